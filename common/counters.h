@@ -1,0 +1,42 @@
+#ifndef LIVENPS_COUNTERS_H
+#define LIVENPS_COUNTERS_H
+
+#include "event.h"
+
+/* What is counted for a cell, a slice, a window: integers that add and subtract exactly. Value sums are in hundredths and
+ * wrap modulo 2^64 (unsigned arithmetic inside), so that subtraction undoes addition even after an overflow. */
+enum {
+  LIVENPS_SCORE = 0,                               /* 11 bins: score 0..10 */
+  LIVENPS_CSAT = LIVENPS_SCORE + 11,               /* 5 bins: 1..5 */
+  LIVENPS_CES = LIVENPS_CSAT + 5,                  /* 7 bins: 1..7 */
+  LIVENPS_INTERACTIONS = LIVENPS_CES + 7,
+  LIVENPS_INVITATIONS,
+  LIVENPS_ANSWERS,                                 /* answers of any scale */
+  LIVENPS_VALUE_PROMOTERS,                         /* sums of value over NPS answers that carry one */
+  LIVENPS_VALUE_PASSIVES,
+  LIVENPS_VALUE_DETRACTORS,
+  LIVENPS_COUNTERS
+};
+
+typedef struct {
+  int64_t at[LIVENPS_COUNTERS];
+} livenps_counters;
+
+/* Adds one accepted event. */
+void livenps_counters_count(livenps_counters *counters, const livenps_event *event);
+void livenps_counters_add(livenps_counters *to, const livenps_counters *what);
+void livenps_counters_subtract(livenps_counters *from, const livenps_counters *what);
+bool livenps_counters_zero(const livenps_counters *counters);
+
+int64_t livenps_promoters(const livenps_counters *counters);  /* scores 9-10 */
+int64_t livenps_passives(const livenps_counters *counters);   /* 7-8 */
+int64_t livenps_detractors(const livenps_counters *counters); /* 0-6 */
+
+/* Packed: varint mask of the counters that are not zero, then each as a zigzag varint, in order. One encoding for log entries,
+ * snapshots, digests and slices in memory. At most LIVENPS_PACKED_MAX bytes; canonical (equal counters, equal bytes). */
+enum { LIVENPS_PACKED_MAX = 5 + 10 * LIVENPS_COUNTERS };
+size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_PACKED_MAX]);
+/* Reads what pack wrote. 0, or -1 when the bytes are not canonical or end early; *at moves behind. */
+int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters);
+
+#endif

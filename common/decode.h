@@ -1,0 +1,38 @@
+#ifndef LIVENPS_DECODE_H
+#define LIVENPS_DECODE_H
+
+#include "error.h"
+#include "event.h"
+
+/* Bytes of a record -> event, by a mapping. Pure. The JSON reader behind it is our own validating scanner
+ * (scan.h): strict RFC 8259, literals of numbers kept, positions known; jansson is its oracle in the tests. */
+
+/* Where the fields of an event are in a topic's payloads. Compiled once; read-only afterwards and shared by threads. */
+typedef struct livenps_mapping livenps_mapping;
+
+/* The contract of docs/events.md: plain JSON, CloudEvents structured, CloudEvents binary (told apart by ce_ headers,
+ * content-type and the attribute specversion). */
+int livenps_mapping_default(livenps_mapping **out, livenps_error *error);
+/* A mapping file (YAML, config/mappings/): errors name file and line. */
+int livenps_mapping_load(livenps_mapping **out, const char *path, livenps_error *error);
+void livenps_mapping_free(livenps_mapping *mapping);
+/* Canonical text of all that decides about a record's fate; goes into the admit hash. */
+void livenps_mapping_print(const livenps_mapping *mapping, livenps_buffer *out);
+
+/* Scratch memory for unescaped strings, reused from record to record; one per thread. */
+typedef struct livenps_decoder livenps_decoder;
+livenps_decoder *livenps_decoder_new(void);
+void livenps_decoder_free(livenps_decoder *decoder);
+
+/* Where and what is wrong, for people: byte offset into the value and the field's name ("" when none). */
+typedef struct {
+  size_t offset;
+  char field[64];
+  char detail[160];
+} livenps_where;
+
+/* Returns LIVENPS_REASON_NONE and fills *event, or the reason; where may be NULL. max_bytes: admit.max_bytes. */
+livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *mapping, size_t max_bytes,
+                              const livenps_record *record, livenps_event *event, livenps_where *where);
+
+#endif

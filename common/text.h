@@ -1,0 +1,53 @@
+#ifndef LIVENPS_TEXT_H
+#define LIVENPS_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A borrowed run of bytes; at == NULL means absent (an empty text has at != NULL and length 0). */
+typedef struct {
+  const char *at;
+  size_t length;
+} livenps_text;
+
+static inline livenps_text livenps_text_of(const char *string) {
+  return (livenps_text){string, string ? strlen(string) : 0};
+}
+
+static inline bool livenps_text_equal(livenps_text a, livenps_text b) {
+  return (a.at == NULL) == (b.at == NULL) && a.length == b.length && (a.length == 0 || memcmp(a.at, b.at, a.length) == 0);
+}
+
+/* A growing buffer of bytes. {0} is empty and valid; livenps_buffer_free leaves {0}. */
+typedef struct {
+  char *at;
+  size_t length, capacity;
+} livenps_buffer;
+
+void livenps_buffer_free(livenps_buffer *buffer);
+void livenps_buffer_add(livenps_buffer *buffer, const void *bytes, size_t length);
+void livenps_buffer_print(livenps_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* LEB128: 7 bits a byte, low first, at most 10 bytes; zigzag for signed. Readers return 0, or -1 at the end of
+ * the bytes or when a number is longer than 64 bits; *at moves behind what was read. */
+void livenps_put_varint(livenps_buffer *buffer, uint64_t value);
+void livenps_put_signed(livenps_buffer *buffer, int64_t value);
+void livenps_put_text(livenps_buffer *buffer, livenps_text text); /* varint length, bytes */
+int livenps_get_varint(const char **at, const char *end, uint64_t *value);
+int livenps_get_signed(const char **at, const char *end, int64_t *value);
+int livenps_get_text(const char **at, const char *end, livenps_text *text); /* borrowed */
+
+/* 64-bit hash of bytes for tables in memory. Keyed once per process from getrandom, so that names chosen by an
+ * enemy cannot collide on purpose; never stored, never sent. */
+uint64_t livenps_hash(const void *bytes, size_t length);
+uint64_t livenps_hash_more(uint64_t hash, const void *bytes, size_t length);
+
+/* Fills with random bytes (getrandom) as lower-case hex; size counts the final NUL: 33 gives 128 bits. */
+void livenps_random_hex(char *out, size_t size);
+
+/* SHA-256 (libcrypto) of bytes as 64 lower-case hex digits and a NUL. */
+void livenps_sha256_hex(const void *bytes, size_t length, char out[65]);
+
+#endif

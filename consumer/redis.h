@@ -1,0 +1,44 @@
+#ifndef LIVENPS_REDIS_H
+#define LIVENPS_REDIS_H
+
+#include "../common/error.h"
+#include "../common/settings.h"
+
+/* The only file that includes hiredis.h is redis.c. One connection, one thread. Every reply is checked, nested ones too.
+ * A connection that had any I/O error or time-out is closed at once (hiredis errors are sticky, and a late reply must never be taken
+ * for the next one's); the next call connects anew. Secrets never appear in errors. */
+typedef struct livenps_redis livenps_redis;
+typedef struct redisReply livenps_reply; /* read it with the functions below */
+
+/* Parses settings (URL, user, password from file or environment); does not connect. */
+int livenps_redis_open(livenps_redis **out, const livenps_settings *settings, livenps_error *error);
+void livenps_redis_close(livenps_redis *redis);
+/* Connects if needed: AUTH, SELECT, CLIENT SETNAME (ignored when refused), ROLE must say master, maxmemory-policy must not evict (INFO memory;
+ * allow_eviction makes it a warning), LOADING is waited for as LOST. code LOST: try again later; STARTUP: wrong password,
+ * replica, eviction, not Redis. */
+int livenps_redis_connect(livenps_redis *redis, livenps_error *error);
+bool livenps_redis_connected(const livenps_redis *redis);
+unsigned long livenps_redis_connections(const livenps_redis *redis); /* rises with every new connection */
+
+/* One command (connects first). The caller frees the reply. An error reply is an error here: LOST for I/O, time-out, LOADING, READONLY,
+ * BUSY, MASTERDOWN, TRYAGAIN, CLUSTERDOWN, OOM, MISCONF, NOREPLICAS, NOAUTH (waiting can help; READONLY also drops the connection), REFUSED for others;
+ * the text holds Redis's own words, printable. NOSCRIPT is handled inside livenps_redis_eval. */
+livenps_reply *livenps_redis_command(livenps_redis *redis, livenps_error *error, int argc, const char **argv,
+                                     const size_t *lengths); /* lengths may be NULL */
+livenps_reply *livenps_redis_commandf(livenps_redis *redis, livenps_error *error, const char *format, ...); /* hiredis format */
+/* EVALSHA, EVAL on NOSCRIPT. script is text that lives for ever; its SHA-1 is computed once. */
+typedef struct {
+  const char *text;
+  char sha[41];
+} livenps_script;
+livenps_reply *livenps_redis_eval(livenps_redis *redis, livenps_script *script, livenps_error *error, int keys, int argc,
+                                  const char **argv, const size_t *lengths);
+void livenps_reply_free(livenps_reply *reply); /* NULL is fine */
+
+bool livenps_reply_is_nil(const livenps_reply *reply);
+bool livenps_reply_integer(const livenps_reply *reply, int64_t *value); /* integer, or a string that is one */
+bool livenps_reply_text(const livenps_reply *reply, livenps_text *text); /* string or status; borrowed */
+size_t livenps_reply_count(const livenps_reply *reply);                 /* 0 when it is no array */
+const livenps_reply *livenps_reply_item(const livenps_reply *reply, size_t index); /* NULL beyond the end or no array */
+
+#endif
