@@ -1,0 +1,106 @@
+#include "sender.h"
+
+#include "clock.h"
+
+#include <stdlib.h>
+
+struct livenps_sender {
+  rd_kafka_t *rk;
+  livenps_delivered delivered;
+  void *opaque;
+  size_t pending;
+};
+
+static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque) {
+  (void)rk;
+  livenps_sender *sender = opaque;
+  sender->pending--;
+  if (sender->delivered)
+    sender->delivered(sender->opaque, message->_private, message->err ? rd_kafka_err2str(message->err) : NULL,
+                      message->partition, message->offset);
+}
+
+int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, livenps_delivered delivered, void *opaque,
+                        livenps_error *error) {
+  rd_kafka_conf_t *conf;
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_PRODUCER, error)) return -1;
+  livenps_sender *sender = livenps_alloc(sizeof *sender);
+  *sender = (livenps_sender){.delivered = delivered, .opaque = opaque};
+  rd_kafka_conf_set_opaque(conf, sender);
+  rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+  /* The partitioner of the Java client: producers in several languages keep one customer in one partition. */
+  if (livenps_kafka_set(conf, "partitioner", "murmur2_random", error)) {
+    rd_kafka_conf_destroy(conf);
+    free(sender);
+    return -1;
+  }
+  if (livenps_kafka_open(&sender->rk, conf, LIVENPS_KAFKA_PRODUCER, error)) {
+    free(sender);
+    return -1;
+  }
+  *out = sender;
+  return 0;
+}
+
+rd_kafka_t *livenps_sender_handle(livenps_sender *sender) { return sender->rk; }
+
+int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t partition, livenps_text key, livenps_text value,
+                        const livenps_header *headers, size_t header_count, int64_t timestamp_ms, void *record, int wait_ms,
+                        livenps_error *error) {
+  const int64_t until = livenps_monotonic_ms() + wait_ms;
+  for (;;) {
+    rd_kafka_headers_t *copy = NULL;
+    if (header_count) {
+      copy = rd_kafka_headers_new(header_count);
+      for (size_t i = 0; i < header_count; i++)
+        rd_kafka_header_add(copy, headers[i].name.at, (ssize_t)headers[i].name.length, headers[i].value.at,
+                            (ssize_t)headers[i].value.length);
+    }
+    rd_kafka_vu_t arguments[8] = {
+        {.vtype = RD_KAFKA_VTYPE_TOPIC, .u.cstr = topic},
+        {.vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = partition < 0 ? RD_KAFKA_PARTITION_UA : partition},
+        {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
+        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {.ptr = (void *)(uintptr_t)key.at, .size = key.length}},
+        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {.ptr = (void *)(uintptr_t)value.at, .size = value.length}},
+        {.vtype = RD_KAFKA_VTYPE_TIMESTAMP, .u.i64 = timestamp_ms},
+        {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = record},
+        {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = copy},
+    };
+    rd_kafka_error_t *refused = rd_kafka_produceva(sender->rk, arguments, copy ? 8 : 7);
+    if (!refused) {
+      sender->pending++;
+      return 0;
+    }
+    if (copy) rd_kafka_headers_destroy(copy);
+    const rd_kafka_resp_err_t code = rd_kafka_error_code(refused);
+    if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+      livenps_fail(error, code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? LIVENPS_E_DATA : LIVENPS_E_REFUSED,
+                   "kafka: topic %s: %s", topic, rd_kafka_error_string(refused));
+      rd_kafka_error_destroy(refused);
+      return -1;
+    }
+    rd_kafka_error_destroy(refused);
+    if (livenps_monotonic_ms() >= until)
+      return livenps_fail(error, LIVENPS_E_LOST, "kafka: topic %s: the queue is full of records that no broker acknowledged",
+                          topic);
+    rd_kafka_poll(sender->rk, 10);
+  }
+}
+
+size_t livenps_sender_pending(const livenps_sender *sender) { return sender->pending; }
+
+void livenps_sender_poll(livenps_sender *sender, int wait_ms) { rd_kafka_poll(sender->rk, wait_ms); }
+
+int livenps_sender_flush(livenps_sender *sender, int wait_ms, livenps_error *error) {
+  rd_kafka_flush(sender->rk, wait_ms);
+  if (!sender->pending) return 0;
+  return livenps_fail(error, LIVENPS_E_LOST, "kafka: %zu records are not acknowledged yet", sender->pending);
+}
+
+void livenps_sender_close(livenps_sender *sender) {
+  if (!sender) return;
+  rd_kafka_purge(sender->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+  rd_kafka_poll(sender->rk, 0);
+  rd_kafka_destroy(sender->rk);
+  free(sender);
+}
