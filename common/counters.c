@@ -1,0 +1,153 @@
+#include "counters.h"
+
+#include <assert.h>
+
+/* Additions are made on unsigned numbers: a sum of values that wraps is then defined, and subtracting undoes it. */
+static int64_t plus(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
+static int64_t minus(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a - (uint64_t)b);
+}
+
+static int value_counter(int score) {
+  return score >= 9   ? LIVENPS_VALUE_PROMOTERS
+         : score >= 7 ? LIVENPS_VALUE_PASSIVES
+                      : LIVENPS_VALUE_DETRACTORS;
+}
+
+void livenps_counters_count(livenps_counters *counters, const livenps_event *event) {
+  int64_t *at = counters->at;
+  int score = event->score;
+  switch (event->type) {
+  case LIVENPS_INTERACTION: at[LIVENPS_INTERACTIONS]++; return;
+  case LIVENPS_INVITATION: at[LIVENPS_INVITATIONS]++; return;
+  case LIVENPS_ANSWER: at[LIVENPS_ANSWERS]++; break;
+  }
+  switch (event->scale) {
+  case LIVENPS_SCALE_NPS:
+    assert(score >= 0 && score <= 10);
+    at[LIVENPS_SCORE + score]++;
+    if (event->has_value) {
+      int sum = value_counter(score);
+      at[sum] = plus(at[sum], event->value);
+    }
+    break;
+  case LIVENPS_SCALE_CSAT:
+    assert(score >= 1 && score <= 5);
+    at[LIVENPS_CSAT + score - 1]++;
+    break;
+  case LIVENPS_SCALE_CES:
+    assert(score >= 1 && score <= 7);
+    at[LIVENPS_CES + score - 1]++;
+    break;
+  case LIVENPS_SCALE_NONE: break;
+  }
+}
+
+void livenps_counters_add(livenps_counters *to, const livenps_counters *what) {
+  for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+    to->at[i] = plus(to->at[i], what->at[i]);
+  }
+}
+
+void livenps_counters_subtract(livenps_counters *from, const livenps_counters *what) {
+  for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+    from->at[i] = minus(from->at[i], what->at[i]);
+  }
+}
+
+bool livenps_counters_zero(const livenps_counters *counters) {
+  int64_t any = 0;
+  for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+    any |= counters->at[i];
+  }
+  return any == 0;
+}
+
+static int64_t sum(const livenps_counters *counters, int first, int last) {
+  int64_t total = 0;
+  for (int score = first; score <= last; score++) {
+    total = plus(total, counters->at[LIVENPS_SCORE + score]);
+  }
+  return total;
+}
+
+int64_t livenps_promoters(const livenps_counters *counters) {
+  return sum(counters, 9, 10);
+}
+
+int64_t livenps_passives(const livenps_counters *counters) {
+  return sum(counters, 7, 8);
+}
+
+int64_t livenps_detractors(const livenps_counters *counters) {
+  return sum(counters, 0, 6);
+}
+
+/* The varints are written out here rather than through a buffer: a slice is packed again for every row it receives. */
+static char *put(char *out, uint64_t value) {
+  while (value >= 0x80) {
+    *out++ = (char)(value | 0x80);
+    value >>= 7;
+  }
+  *out++ = (char)value;
+  return out;
+}
+
+/* Refuses a number with needless zero groups or beyond 64 bits, so that equal numbers have equal bytes. */
+static const char *get(const char *at, const char *end, uint64_t *value) {
+  uint64_t result = 0;
+  for (int shift = 0; shift < 64 && at < end; shift += 7) {
+    unsigned char byte = (unsigned char)*at++;
+    if (shift == 63 && byte > 1) {
+      return NULL;
+    }
+    result |= (uint64_t)(byte & 0x7f) << shift;
+    if (!(byte & 0x80)) {
+      *value = result;
+      return byte == 0 && shift > 0 ? NULL : at;
+    }
+  }
+  return NULL;
+}
+
+static uint64_t zigzag(int64_t value) {
+  return ((uint64_t)value << 1) ^ (value < 0 ? UINT64_MAX : 0);
+}
+
+static int64_t unzigzag(uint64_t value) {
+  return (int64_t)((value >> 1) ^ (0 - (value & 1)));
+}
+
+size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_PACKED_MAX]) {
+  uint32_t mask = 0;
+  for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+    mask |= (uint32_t)(counters->at[i] != 0) << i;
+  }
+  char *at = put(out, mask);
+  while (mask) {
+    at = put(at, zigzag(counters->at[__builtin_ctz(mask)]));
+    mask &= mask - 1;
+  }
+  return (size_t)(at - out);
+}
+
+int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters) {
+  uint64_t mask, value;
+  const char *next = get(*at, end, &mask);
+  if (!next || mask >> LIVENPS_COUNTERS) {
+    return -1;
+  }
+  memset(counters, 0, sizeof *counters);
+  for (uint32_t left = (uint32_t)mask; left; left &= left - 1) {
+    next = get(next, end, &value);
+    if (!next || value == 0) {
+      return -1;
+    }
+    counters->at[__builtin_ctz(left)] = unzigzag(value);
+  }
+  *at = next;
+  return 0;
+}
