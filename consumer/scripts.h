@@ -12,6 +12,9 @@
  * log (stream): l lineage, n nonce, p predecessor id, q predecessor nonce, b bytes before this entry, d payload.
  * lease (string): token, with expiry. snapshot (hash): id, entry, nonce, lineage, genesis, chunks (newline-separated "name key"). */
 
+/* Of what stands in Redis: keys, log entries, snapshot pointer. Another version is refused. */
+enum { LIVENPS_FORMAT_VERSION = 1 };
+
 typedef struct {
   char meta[128], positions[128], log[128], lease[128], snapshot[128], prefix[128]; /* prefix "nps:{ns}:" */
 } livenps_keys;
