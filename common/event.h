@@ -66,6 +66,7 @@ typedef enum { LIVENPS_ACCEPTED, LIVENPS_REJECTED, LIVENPS_LATE, LIVENPS_DUPLICA
   X(BAD_VALUE, "bad_value", "value has an exponent, more than two decimals, or is beyond 10^9")                        \
   X(RESERVED, "reserved", "uses revision or deleted, which mean nothing yet")                                          \
   X(CORRECTION, "correction", "a vendor's update of an earlier answer; corrections are not supported yet")             \
+  X(NO_EVENT, "no_event", "the topic's mapping says that such a payload is no event")                                  \
   X(NO_RECORD_TIME, "no_record_time", "the Kafka record has no timestamp")                                             \
   X(FUTURE, "future", "the event is further ahead of its record timestamp than admit.future")                          \
   X(UNKNOWN_TOUCHPOINT, "unknown_touchpoint", "the touchpoint is not in admit.touchpoints")                            \

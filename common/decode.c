@@ -1,0 +1,615 @@
+#include "clock.h"
+#include "mapping.h"
+#include "name.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The way of a record:  headers -> which form  |  bytes -> scan -> rules -> fields, in the order of livenps_field.
+ * The first fault wins: of the headers, then of the bytes, then of the fields. */
+
+struct livenps_decoder {
+  livenps_scanner *scanner;
+};
+
+livenps_decoder *livenps_decoder_new(void) {
+  livenps_decoder *decoder = livenps_alloc(sizeof *decoder);
+  decoder->scanner = livenps_scanner_new();
+  return decoder;
+}
+
+void livenps_decoder_free(livenps_decoder *decoder) {
+  if (decoder) {
+    livenps_scanner_free(decoder->scanner);
+    free(decoder);
+  }
+}
+
+/* ---- faults ---- */
+
+__attribute__((format(printf, 5, 6))) static livenps_reason fault(livenps_where *where, livenps_reason reason,
+                                                                  size_t offset, const char *field,
+                                                                  const char *format, ...) {
+  if (where) {
+    where->offset = offset;
+    snprintf(where->field, sizeof where->field, "%s", field);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(where->detail, sizeof where->detail, format, arguments);
+    va_end(arguments);
+  }
+  return reason;
+}
+
+/* ---- which form ---- */
+
+typedef enum { PLAIN, STRUCTURED, BINARY } form;
+
+/* The attributes of CloudEvents' binary mode that matter here. */
+enum { CE_SPECVERSION, CE_SOURCE, CE_ID, CE_TYPE, CE_TIME, CE_ATTRIBUTES };
+static const char *const ce_names[CE_ATTRIBUTES] = {"ce_specversion", "ce_source", "ce_id", "ce_type",
+                                                    "ce_time"};
+
+typedef struct {
+  form form;
+  livenps_text attributes[CE_ATTRIBUTES];
+} envelope;
+
+static bool equal_folded(livenps_text text, const char *lower) {
+  for (size_t i = 0; i < text.length; i++) {
+    char c = text.at[i];
+    if ((c >= 'A' && c <= 'Z' ? (char)(c + 32) : c) !=
+        lower[i]) { /* a NUL in lower differs from every c but NUL */
+      return false;
+    }
+    if (c == '\0') {
+      return false;
+    }
+  }
+  return lower[text.length] == '\0';
+}
+
+/* "Application/JSON ; charset=utf-8" -> "Application/JSON" */
+static livenps_text media_type(livenps_text value) {
+  while (value.length > 0 && (*value.at == ' ' || *value.at == '\t')) {
+    value.at++;
+    value.length--;
+  }
+  const char *semicolon = value.length > 0 ? memchr(value.at, ';', value.length) : NULL;
+  if (semicolon) {
+    value.length = (size_t)(semicolon - value.at);
+  }
+  while (value.length > 0 && (value.at[value.length - 1] == ' ' || value.at[value.length - 1] == '\t')) {
+    value.length--;
+  }
+  return value;
+}
+
+static bool media_type_is_json(livenps_text type) {
+  livenps_text tail = {type.at + (type.length > 5 ? type.length - 5 : 0), type.length > 5 ? 5 : 0};
+  return equal_folded(type, "application/json") || equal_folded(type, "text/json") ||
+         (tail.length == 5 && equal_folded(tail, "+json"));
+}
+
+static bool media_type_is_cloudevents(livenps_text type) {
+  static const char prefix[] = "application/cloudevents";
+  livenps_text head = {type.at, sizeof prefix - 1};
+  return type.length >= head.length && equal_folded(head, prefix);
+}
+
+static livenps_reason read_headers(const livenps_record *record, envelope *out, livenps_where *where) {
+  livenps_text content = {0};
+  bool ce = false;
+  const char *twice = NULL;
+  for (size_t i = 0; i < record->header_count; i++) {
+    const livenps_header *header = &record->headers[i];
+    if (!header->value.at) {
+      continue;
+    }
+    if (header->name.length == 12 && equal_folded(header->name, "content-type")) {
+      if (!content.at) {
+        content = header->value;
+      }
+      continue;
+    }
+    if (header->name.length < 5 || memcmp(header->name.at, "ce_", 3) != 0) {
+      continue;
+    }
+    for (int a = 0; a < CE_ATTRIBUTES; a++) {
+      if (livenps_text_equal(header->name, livenps_text_of(ce_names[a]))) {
+        if (out->attributes[a].at) {
+          twice = ce_names[a];
+        }
+        out->attributes[a] = header->value;
+        ce = true;
+      }
+    }
+  }
+  livenps_text type = content.at ? media_type(content) : content;
+  if (content.at && media_type_is_cloudevents(type)) {
+    out->form = STRUCTURED;
+    return equal_folded(type, "application/cloudevents+json")
+               ? LIVENPS_REASON_NONE
+               : fault(where, LIVENPS_REASON_CLOUDEVENT, 0, "content-type",
+                       "of the structured forms only application/cloudevents+json is read");
+  }
+  if (!ce) {
+    return LIVENPS_REASON_NONE;
+  }
+  out->form = BINARY;
+  if (twice) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, 0, twice, "the header is given twice");
+  }
+  if (content.at && !media_type_is_json(type)) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, 0, "content-type", "the data are not JSON");
+  }
+  for (int a = 0; a < CE_ATTRIBUTES; a++) {
+    if (out->attributes[a].at && !livenps_utf8_valid(out->attributes[a].at, out->attributes[a].length)) {
+      return fault(where, LIVENPS_REASON_INVALID_UTF8, 0, ce_names[a], "the header is not valid UTF-8");
+    }
+  }
+  return LIVENPS_REASON_NONE;
+}
+
+/* The attributes that make it a CloudEvents 1.0 event with JSON data; id, type and time are read as fields later. */
+static livenps_reason check_structured(const livenps_scanner *scanner, const livenps_mapping *mapping,
+                                       livenps_where *where) {
+  livenps_found version = livenps_scan_at(scanner, mapping->specversion);
+  if (version.kind != LIVENPS_JSON_STRING || !livenps_text_equal(version.text, livenps_text_of("1.0"))) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, version.offset, "specversion", "must be \"1.0\"");
+  }
+  livenps_found source = livenps_scan_at(scanner, mapping->source);
+  if (source.kind != LIVENPS_JSON_STRING || source.text.length == 0) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, source.offset, "source",
+                 "must be a string that is not empty");
+  }
+  livenps_found base64 = livenps_scan_at(scanner, mapping->data_base64);
+  if (base64.kind > LIVENPS_JSON_NULL) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, base64.offset, "data_base64", "binary data are not read");
+  }
+  livenps_found content = livenps_scan_at(scanner, mapping->datacontenttype);
+  if (content.kind > LIVENPS_JSON_NULL &&
+      (content.kind != LIVENPS_JSON_STRING || !media_type_is_json(media_type(content.text)))) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, content.offset, "datacontenttype",
+                 "the data are not JSON");
+  }
+  livenps_found data = livenps_scan_at(scanner, mapping->data);
+  if (data.kind != LIVENPS_JSON_OBJECT) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, data.offset, "data", "must be a JSON object");
+  }
+  return LIVENPS_REASON_NONE;
+}
+
+static livenps_reason check_binary(const envelope *headers, livenps_where *where) {
+  if (!livenps_text_equal(headers->attributes[CE_SPECVERSION], livenps_text_of("1.0"))) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, 0, "ce_specversion", "must be 1.0");
+  }
+  if (headers->attributes[CE_SOURCE].length == 0) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, 0, "ce_source", "must be there and not be empty");
+  }
+  return LIVENPS_REASON_NONE;
+}
+
+/* ---- rules of a mapping ---- */
+
+static bool rule_holds(const livenps_scanner *scanner, const livenps_rule *rule) {
+  livenps_found found = livenps_scan_at(scanner, rule->node);
+  livenps_text text = found.kind == LIVENPS_JSON_TRUE    ? livenps_text_of("true")
+                      : found.kind == LIVENPS_JSON_FALSE ? livenps_text_of("false")
+                                                         : found.text;
+  bool scalar = found.kind >= LIVENPS_JSON_FALSE && found.kind <= LIVENPS_JSON_STRING;
+  for (size_t i = 0; scalar && i < rule->value_count; i++) {
+    if (livenps_text_equal(text, livenps_text_of(rule->values[i]))) {
+      return !rule->negated;
+    }
+  }
+  return rule->negated;
+}
+
+/* ---- fields ---- */
+
+typedef struct {
+  livenps_scanner *scanner;
+  const livenps_place *places;
+  const envelope *headers;
+  livenps_where *where;
+} reader;
+
+/* What a field says. kind is ABSENT, STRING or NUMBER. */
+typedef struct {
+  livenps_json_kind kind;
+  livenps_text text;
+  size_t offset;
+} field_text;
+
+static bool whole_number(livenps_text text) {
+  for (size_t i = text.at[0] == '-' ? 1 : 0; i < text.length; i++) {
+    if (text.at[i] < '0' || text.at[i] > '9') {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* The JSON type is checked here: a string, or a number where numbers may stand. */
+static livenps_reason read_field(const reader *r, livenps_field field, bool numbers, field_text *out) {
+  const livenps_place *place = &r->places[field];
+  livenps_found found = livenps_scan_at(r->scanner, place->node);
+  *out = (field_text){found.kind, found.text, found.offset};
+  switch (found.kind) {
+  case LIVENPS_JSON_STRING: break;
+  case LIVENPS_JSON_NUMBER:
+    if (!numbers && !(place->numbers && whole_number(found.text))) {
+      return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found.offset, livenps_field_names[field],
+                   "must be a string");
+    }
+    break;
+  case LIVENPS_JSON_ABSENT:
+  case LIVENPS_JSON_NULL:
+    *out = (field_text){LIVENPS_JSON_ABSENT, {0}, found.offset};
+    if (place->fallback) {
+      out->kind = LIVENPS_JSON_STRING;
+      out->text = livenps_text_of(place->fallback);
+    }
+    return LIVENPS_REASON_NONE;
+  default:
+    return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found.offset, livenps_field_names[field],
+                 numbers ? "must be a number or a string" : "must be a string");
+  }
+  for (size_t i = 0; i < place->word_count; i++) {
+    if (livenps_text_equal(out->text, livenps_text_of(place->words[i].from))) {
+      out->kind = LIVENPS_JSON_STRING;
+      out->text = livenps_text_of(place->words[i].to);
+      break;
+    }
+  }
+  return LIVENPS_REASON_NONE;
+}
+
+static livenps_reason missing(const reader *r, livenps_field field, const field_text *said) {
+  return fault(r->where, LIVENPS_REASON_MISSING_FIELD, said->offset, livenps_field_names[field],
+               "is absent or null");
+}
+
+static bool has_capital(livenps_text text) {
+  for (size_t i = 0; i < text.length; i++) {
+    if (text.at[i] >= 'A' && text.at[i] <= 'Z') {
+      return true;
+    }
+  }
+  return false;
+}
+
+static livenps_text fold(livenps_scanner *scanner, livenps_text text) {
+  if (text.length > LIVENPS_MAX_ID || !has_capital(text)) {
+    return text;
+  }
+  char *at = livenps_scan_room(scanner, text.length);
+  for (size_t i = 0; i < text.length; i++) {
+    char c = text.at[i];
+    at[i] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+  }
+  return (livenps_text){at, text.length};
+}
+
+/* Attributes of CloudEvents' binary mode stand in for the fields id, type and time. */
+static livenps_reason read_text(const reader *r, livenps_field field, field_text *out) {
+  if (r->headers->form == BINARY && field <= LIVENPS_FIELD_TIME) {
+    static const int attribute[] = {CE_ID, CE_TYPE, CE_TIME};
+    livenps_text text = r->headers->attributes[attribute[field]];
+    *out = (field_text){text.at ? LIVENPS_JSON_STRING : LIVENPS_JSON_ABSENT, text, 0};
+    return LIVENPS_REASON_NONE;
+  }
+  livenps_reason reason = read_field(r, field, field == LIVENPS_FIELD_TIME, out);
+  if (reason == LIVENPS_REASON_NONE && r->places[field].lower && out->kind != LIVENPS_JSON_ABSENT) {
+    out->text = fold(r->scanner, out->text);
+  }
+  return reason;
+}
+
+/* id, customer and the dimensions. An optional one that is empty is absent: out->at is NULL then. */
+static livenps_reason read_name(const reader *r, livenps_field field, bool required, livenps_text *out) {
+  field_text said;
+  livenps_reason reason = read_text(r, field, &said);
+  if (reason != LIVENPS_REASON_NONE) {
+    return reason;
+  }
+  *out = (livenps_text){0};
+  if (said.kind == LIVENPS_JSON_ABSENT) {
+    return required ? missing(r, field, &said) : LIVENPS_REASON_NONE;
+  }
+  if (said.text.length == 0) {
+    return required ? fault(r->where, LIVENPS_REASON_EMPTY_NAME, said.offset, livenps_field_names[field],
+                            "is empty")
+                    : LIVENPS_REASON_NONE;
+  }
+  /* Encoding makes a byte three at most. */
+  if (said.text.length > LIVENPS_MAX_ID / 3 && livenps_name_length(said.text) > LIVENPS_MAX_ID) {
+    return fault(r->where, LIVENPS_REASON_NAME_TOO_LONG, said.offset, livenps_field_names[field],
+                 "is longer than %d bytes, percent-encoded", LIVENPS_MAX_ID);
+  }
+  *out = said.text;
+  return LIVENPS_REASON_NONE;
+}
+
+static livenps_reason read_type(const reader *r, livenps_type *out) {
+  field_text said;
+  livenps_reason reason = read_text(r, LIVENPS_FIELD_TYPE, &said);
+  if (reason != LIVENPS_REASON_NONE) {
+    return reason;
+  }
+  if (said.kind == LIVENPS_JSON_ABSENT) {
+    return missing(r, LIVENPS_FIELD_TYPE, &said);
+  }
+  livenps_text type = said.text;
+  if (r->headers->form != PLAIN) {
+    for (size_t i = type.length; i > 0; i--) {
+      if (type.at[i - 1] == '.') {
+        type = (livenps_text){type.at + i, type.length - i};
+        break;
+      }
+    }
+  }
+  static const struct {
+    const char *name;
+    livenps_type type;
+  } types[] = {
+      {"answer", LIVENPS_ANSWER}, {"interaction", LIVENPS_INTERACTION}, {"invitation", LIVENPS_INVITATION}};
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (livenps_text_equal(type, livenps_text_of(types[i].name))) {
+      *out = types[i].type;
+      return LIVENPS_REASON_NONE;
+    }
+  }
+  return fault(r->where, LIVENPS_REASON_UNKNOWN_TYPE, said.offset, "type",
+               "must be interaction, invitation or answer");
+}
+
+/* Years 0001 to 9999, as RFC 3339 can say them. */
+static const int64_t first_time_ms = INT64_C(-62135596800000);
+static const int64_t last_time_ms = INT64_C(253402300799999);
+
+/* Epoch seconds may carry decimals, which are cut to milliseconds; epoch milliseconds may not. No exponents. */
+static bool epoch_time(livenps_text text, livenps_time_format format, int64_t *ms) {
+  const char *p = text.at;
+  const char *end = p + text.length;
+  bool negative = p < end && *p == '-';
+  p += negative;
+  const char *digits = p;
+  int64_t units = 0;
+  for (; p < end && *p >= '0' && *p <= '9'; p++) {
+    if (units > last_time_ms) {
+      return false;
+    }
+    units = units * 10 + (*p - '0');
+  }
+  if (p == digits || (*digits == '0' && p - digits > 1)) {
+    return false;
+  }
+  int64_t time_ms = units;
+  if (format == LIVENPS_TIME_SECONDS) {
+    if (units > last_time_ms / 1000) {
+      return false;
+    }
+    time_ms = units * 1000;
+    if (p < end && *p == '.') {
+      const char *point = p++;
+      for (int64_t worth = 100; p < end && *p >= '0' && *p <= '9'; p++, worth /= 10) {
+        time_ms += (*p - '0') * worth;
+      }
+      if (p == point + 1) {
+        return false;
+      }
+    }
+  }
+  *ms = negative ? -time_ms : time_ms;
+  return p == end && *ms >= first_time_ms && *ms <= last_time_ms;
+}
+
+static livenps_reason read_time(const reader *r, int64_t *out) {
+  static const char *const forms[] = {"an RFC 3339 time in a string, such as \"2026-11-21T10:15:00.123Z\"",
+                                      "epoch seconds", "whole epoch milliseconds"};
+  field_text said;
+  livenps_reason reason = read_text(r, LIVENPS_FIELD_TIME, &said);
+  if (reason != LIVENPS_REASON_NONE) {
+    return reason;
+  }
+  if (said.kind == LIVENPS_JSON_ABSENT) {
+    return missing(r, LIVENPS_FIELD_TIME, &said);
+  }
+  livenps_time_format format = r->places[LIVENPS_FIELD_TIME].format;
+  bool good =
+      format == LIVENPS_TIME_RFC3339
+          ? said.kind == LIVENPS_JSON_STRING && livenps_time_parse(said.text.at, said.text.length, out) == 0
+          : epoch_time(said.text, format, out);
+  return good ? LIVENPS_REASON_NONE
+              : fault(r->where, LIVENPS_REASON_BAD_TIME, said.offset, "time", "must be %s", forms[format]);
+}
+
+static livenps_reason read_scale(const reader *r, livenps_scale *out) {
+  field_text said;
+  livenps_reason reason = read_text(r, LIVENPS_FIELD_SCALE, &said);
+  if (reason != LIVENPS_REASON_NONE) {
+    return reason;
+  }
+  if (said.kind == LIVENPS_JSON_ABSENT) {
+    return missing(r, LIVENPS_FIELD_SCALE, &said);
+  }
+  static const char *const scales[] = {
+      [LIVENPS_SCALE_NPS] = "nps", [LIVENPS_SCALE_CSAT] = "csat", [LIVENPS_SCALE_CES] = "ces"};
+  for (int scale = LIVENPS_SCALE_NPS; scale <= LIVENPS_SCALE_CES; scale++) {
+    if (livenps_text_equal(said.text, livenps_text_of(scales[scale]))) {
+      *out = (livenps_scale)scale;
+      return LIVENPS_REASON_NONE;
+    }
+  }
+  return fault(r->where, LIVENPS_REASON_UNKNOWN_SCALE, said.offset, "scale", "must be nps, csat or ces");
+}
+
+/* Digits only, as a number or as a string: 9.0 or 1e1 are measurements, not answers, and say that a publisher
+ * computes what it should pass on. */
+static livenps_reason read_score(const reader *r, livenps_scale scale, int *out) {
+  static const struct {
+    int low, high;
+  } range[] = {[LIVENPS_SCALE_NPS] = {0, 10}, [LIVENPS_SCALE_CSAT] = {1, 5}, [LIVENPS_SCALE_CES] = {1, 7}};
+  field_text said;
+  livenps_reason reason = read_field(r, LIVENPS_FIELD_SCORE, true, &said);
+  if (reason != LIVENPS_REASON_NONE) {
+    return reason;
+  }
+  if (said.kind == LIVENPS_JSON_ABSENT) {
+    return missing(r, LIVENPS_FIELD_SCORE, &said);
+  }
+  int score = -1;
+  if (said.text.length == 1 && said.text.at[0] >= '0' && said.text.at[0] <= '9') {
+    score = said.text.at[0] - '0';
+  } else if (said.text.length == 2 && memcmp(said.text.at, "10", 2) == 0) {
+    score = 10;
+  }
+  if (score < range[scale].low || score > range[scale].high) {
+    return fault(r->where, LIVENPS_REASON_BAD_SCORE, said.offset, "score",
+                 "must be a whole number from %d to %d", range[scale].low, range[scale].high);
+  }
+  *out = score;
+  return LIVENPS_REASON_NONE;
+}
+
+/* JSON's grammar of a number without exponent and with at most two decimals, to whole hundredths. */
+static bool hundredths(livenps_text text, int64_t *out) {
+  static const int64_t limit = INT64_C(1000000000);
+  const char *p = text.at;
+  const char *end = p + text.length;
+  bool negative = p < end && *p == '-';
+  p += negative;
+  const char *digits = p;
+  int64_t whole = 0;
+  for (; p < end && *p >= '0' && *p <= '9' && whole <= limit; p++) {
+    whole = whole * 10 + (*p - '0');
+  }
+  if (p == digits || whole > limit || (*digits == '0' && p - digits > 1)) {
+    return false;
+  }
+  int64_t value = whole * 100;
+  if (p < end && *p == '.') {
+    const char *decimals = ++p;
+    for (int64_t worth = 10; p < end && *p >= '0' && *p <= '9' && worth > 0; p++, worth /= 10) {
+      value += (*p - '0') * worth;
+    }
+    if (p == decimals) {
+      return false;
+    }
+  }
+  *out = negative ? -value : value;
+  return p == end && value <= limit * 100;
+}
+
+static livenps_reason read_value(const reader *r, livenps_event *event) {
+  field_text said;
+  livenps_reason reason = read_field(r, LIVENPS_FIELD_VALUE, true, &said);
+  if (reason != LIVENPS_REASON_NONE || said.kind == LIVENPS_JSON_ABSENT) {
+    return reason;
+  }
+  if (!hundredths(said.text, &event->value)) {
+    event->value = 0;
+    return fault(r->where, LIVENPS_REASON_BAD_VALUE, said.offset, "value",
+                 "must have at most two decimals, no exponent, and be at most 1000000000 either way");
+  }
+  event->has_value = true;
+  return LIVENPS_REASON_NONE;
+}
+
+static livenps_reason read_event(const reader *r, livenps_event *event) {
+  *event = (livenps_event){.scale = LIVENPS_SCALE_NONE, .score = -1};
+  livenps_reason reason = read_name(r, LIVENPS_FIELD_ID, true, &event->id);
+  if (reason == LIVENPS_REASON_NONE) {
+    reason = read_type(r, &event->type);
+  }
+  if (reason == LIVENPS_REASON_NONE) {
+    reason = read_time(r, &event->time_ms);
+  }
+  for (int d = 0; d < LIVENPS_DIMENSIONS && reason == LIVENPS_REASON_NONE; d++) {
+    reason = read_name(r, (livenps_field)(LIVENPS_FIELD_TOUCHPOINT + d), d == LIVENPS_TOUCHPOINT,
+                       &event->dimensions[d]);
+  }
+  if (reason == LIVENPS_REASON_NONE) {
+    reason = read_name(r, LIVENPS_FIELD_CUSTOMER, false, &event->customer);
+  }
+  if (reason != LIVENPS_REASON_NONE || event->type != LIVENPS_ANSWER) {
+    return reason;
+  }
+  reason = read_scale(r, &event->scale);
+  if (reason == LIVENPS_REASON_NONE) {
+    reason = read_score(r, event->scale, &event->score);
+  }
+  return reason == LIVENPS_REASON_NONE ? read_value(r, event) : reason;
+}
+
+livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *mapping, size_t max_bytes,
+                              const livenps_record *record, livenps_event *event, livenps_where *where) {
+  livenps_text value = record->value;
+  if (!value.at) {
+    return fault(where, LIVENPS_REASON_TOMBSTONE, 0, "", "the record has no value");
+  }
+  if (value.length > max_bytes) {
+    return fault(where, LIVENPS_REASON_TOO_LARGE, 0, "", "%zu bytes, at most %zu are read", value.length,
+                 max_bytes);
+  }
+  envelope headers = {.form = PLAIN};
+  livenps_reason reason = LIVENPS_REASON_NONE;
+  if (mapping->contract && record->header_count > 0) {
+    reason = read_headers(record, &headers, where);
+    if (reason != LIVENPS_REASON_NONE) {
+      return reason;
+    }
+  }
+  if (value.length > 0 && value.at[0] == '\0') {
+    return fault(where, LIVENPS_REASON_SCHEMA_FRAMING, 0, "", "the first byte is 0");
+  }
+
+  size_t offset = 0;
+  const char *detail = "";
+  livenps_scanner *scanner = decoder->scanner;
+  reason = livenps_scan(scanner, &mapping->paths, value.at, value.length, &offset, &detail);
+  if (reason != LIVENPS_REASON_NONE) {
+    return fault(where, reason, offset, "", "%s", detail);
+  }
+  livenps_found document = livenps_scan_at(scanner, 0);
+  if (document.kind != LIVENPS_JSON_OBJECT) {
+    return fault(where, LIVENPS_REASON_NOT_OBJECT, document.offset, "", "the value must be an object");
+  }
+
+  reader r = {scanner, mapping->fields, &headers, where};
+  if (mapping->contract) {
+    if (headers.form == PLAIN && livenps_scan_at(scanner, mapping->specversion).kind > LIVENPS_JSON_NULL) {
+      headers.form = STRUCTURED;
+    }
+    if (headers.form == STRUCTURED) {
+      reason = check_structured(scanner, mapping, where);
+      r.places = mapping->data_fields;
+    } else if (headers.form == BINARY) {
+      reason = check_binary(&headers, where);
+    }
+    if (reason != LIVENPS_REASON_NONE) {
+      return reason;
+    }
+    bool structured = headers.form == STRUCTURED;
+    livenps_found revision =
+        livenps_scan_at(scanner, structured ? mapping->data_revision : mapping->revision);
+    livenps_found deleted = livenps_scan_at(scanner, structured ? mapping->data_deleted : mapping->deleted);
+    if (revision.kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, revision.offset, "revision", "means nothing yet");
+    }
+    if (deleted.kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, deleted.offset, "deleted", "means nothing yet");
+    }
+  }
+  for (size_t i = 0; i < mapping->rule_count; i++) {
+    const livenps_rule *rule = &mapping->rules[i];
+    if (rule_holds(scanner, rule)) {
+      return fault(where, rule->reason, livenps_scan_at(scanner, rule->node).offset, rule->pointer, "%s",
+                   livenps_reason_text(rule->reason));
+    }
+  }
+  return read_event(&r, event);
+}
