@@ -1,12 +1,12 @@
 #include "log.h"
 
 #include "clock.h"
+#include "text.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 static _Atomic int threshold = LIVENPS_INFO;
@@ -75,34 +75,8 @@ void livenps_log_limited(livenps_limit *limit, livenps_level level, const char *
   va_end(arguments);
 }
 
-/* Length of the valid UTF-8 sequence at `at`, 0 if there is none (overlong, surrogate, cut, beyond U+10FFFF). */
-static unsigned long sequence_length(const unsigned char *at, unsigned long left, unsigned *code_point) {
-  static const unsigned lowest[] = {0, 0, 0x80, 0x800, 0x10000};
-  unsigned first = at[0];
-  unsigned long length = first < 0x80       ? 1
-                         : first >> 5 == 6  ? 2
-                         : first >> 4 == 14 ? 3
-                         : first >> 3 == 30 ? 4
-                                            : 0;
-  if (length == 0 || length > left) {
-    return 0;
-  }
-  unsigned value = length == 1 ? first : first & (0x7fU >> length);
-  for (unsigned long i = 1; i < length; i++) {
-    if (at[i] >> 6 != 2) {
-      return 0;
-    }
-    value = value << 6 | (at[i] & 0x3fU);
-  }
-  if ((length > 1 && value < lowest[length]) || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff)) {
-    return 0;
-  }
-  *code_point = value;
-  return length;
-}
-
 /* Besides controls: what breaks lines or turns the reading direction on a terminal. */
-static bool is_harmless(unsigned value) {
+static bool is_harmless(uint32_t value) {
   return value >= 0x20 && !(value >= 0x7f && value <= 0x9f) && value != '"' && value != '\'' &&
          value != '\\' && value != 0x061c && value != 0xfeff && !(value >= 0x200b && value <= 0x200f) &&
          !(value >= 0x2028 && value <= 0x202e) && !(value >= 0x2066 && value <= 0x2069);
@@ -110,14 +84,14 @@ static bool is_harmless(unsigned value) {
 
 const char *livenps_printable(char *buffer, unsigned long size, const char *text, unsigned long length) {
   static const char hex[] = "0123456789abcdef";
-  const unsigned char *at = (const unsigned char *)text, *end = at + (text ? length : 0);
+  const char *at = text, *end = text ? text + length : text;
   unsigned long used = 0, cut = 0; /* cut: how much may stay when "..." must follow */
   if (size == 0) {
     return buffer;
   }
   while (at < end) {
-    unsigned value = 0;
-    unsigned long left = (unsigned long)(end - at), taken = sequence_length(at, left, &value);
+    uint32_t value = 0;
+    unsigned long taken = livenps_utf8(at, end, &value);
     bool plain = taken > 0 && is_harmless(value);
     if (taken == 0) {
       taken = 1;
@@ -131,12 +105,12 @@ const char *livenps_printable(char *buffer, unsigned long size, const char *text
     }
     for (unsigned long i = 0; i < taken; i++, at++) {
       if (plain) {
-        buffer[used++] = (char)*at;
+        buffer[used++] = *at;
       } else {
         buffer[used++] = '\\';
         buffer[used++] = 'x';
-        buffer[used++] = hex[*at >> 4];
-        buffer[used++] = hex[*at & 15];
+        buffer[used++] = hex[(unsigned char)*at >> 4];
+        buffer[used++] = hex[(unsigned char)*at & 15];
       }
     }
     if (used + 4 <= size) {

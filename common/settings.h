@@ -70,6 +70,9 @@ typedef struct {
 
   char *log_level;              /* log_level error|warn|info|debug */
   char *table_window;           /* table.window 5m: window the live table shows */
+
+  /* Was it given? As long as not, trends and table.window follow rollups and windows. Kept by settings.c. */
+  bool trends_given, table_window_given;
 } livenps_settings;
 
 void livenps_settings_default(livenps_settings *settings);

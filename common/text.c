@@ -11,6 +11,31 @@
 
 #include <openssl/evp.h>
 
+size_t livenps_utf8(const char *at, const char *end, uint32_t *code_point) {
+  static const uint32_t lowest[] = {0, 0, 0x80, 0x800, 0x10000};
+  if (at == end) {
+    return 0;
+  }
+  unsigned char first = (unsigned char)*at;
+  size_t length = first < 0x80 ? 1 : first >> 5 == 6 ? 2 : first >> 4 == 14 ? 3 : first >> 3 == 30 ? 4 : 0;
+  if (length == 0 || length > (size_t)(end - at)) {
+    return 0;
+  }
+  uint32_t value = length == 1 ? first : first & (0x7fU >> length);
+  for (size_t i = 1; i < length; i++) {
+    unsigned char more = (unsigned char)at[i];
+    if (more >> 6 != 2) {
+      return 0;
+    }
+    value = value << 6 | (more & 0x3fU);
+  }
+  if ((length > 1 && value < lowest[length]) || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff)) {
+    return 0;
+  }
+  *code_point = value;
+  return length;
+}
+
 void livenps_buffer_free(livenps_buffer *buffer) {
   if (buffer) {
     free(buffer->at);

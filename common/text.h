@@ -17,8 +17,13 @@ static inline livenps_text livenps_text_of(const char *string) {
 }
 
 static inline bool livenps_text_equal(livenps_text a, livenps_text b) {
-  return (a.at == NULL) == (b.at == NULL) && a.length == b.length && (a.length == 0 || memcmp(a.at, b.at, a.length) == 0);
+  return (a.at == NULL) == (b.at == NULL) && a.length == b.length &&
+         (a.length == 0 || memcmp(a.at, b.at, a.length) == 0);
 }
+
+/* Length of the valid UTF-8 sequence that begins at `at`, and its code point; 0 if there is none (cut, overlong, a surrogate,
+ * beyond U+10FFFF, or at == end). */
+size_t livenps_utf8(const char *at, const char *end, uint32_t *code_point);
 
 /* A growing buffer of bytes. {0} is empty and valid; livenps_buffer_free leaves {0}. */
 typedef struct {
