@@ -1,5 +1,6 @@
 #include "commands.h"
 
+#include "drain.h"
 #include "encode.h"
 #include "generate.h"
 #include "history.h"
@@ -18,10 +19,8 @@
 #include <unistd.h>
 
 enum {
-  ANSWER_MS = 10 * 1000,          /* for one question to the broker */
-  SILENCE_MS = 60 * 1000,         /* at the end: without any acknowledgement for so long we give up */
-  SILENCE_STOPPED_MS = 10 * 1000, /* the same after a signal */
-  INCIDENT_EVENT = 5000,          /* it begins here, or after a quarter of --count if that is earlier */
+  ANSWER_MS = 10 * 1000, /* for one question to the broker */
+  INCIDENT_EVENT = 5000, /* it begins here, or after a quarter of --count if that is earlier */
   /* The embedded cluster keeps 5 MiB of each partition. A reader that is ten seconds behind must not lose anything. */
   EMBEDDED_BYTES_PER_S = 5 * 1024 * 1024 / 10,
 };
@@ -163,22 +162,6 @@ static int send_all(simulated_run *simulation, livenps_error *error) {
   return 0;
 }
 
-/* Until every record is acknowledged or failed, as long as acknowledgements keep coming. */
-static void finish_sending(simulated_run *simulation) {
-  int64_t progress_ms = 0, last_ms = livenps_monotonic_ms();
-  size_t left = livenps_sender_pending(simulation->sender);
-  while (left) {
-    livenps_sender_flush(simulation->sender, 100, NULL);
-    const size_t now_left = livenps_sender_pending(simulation->sender);
-    if (now_left < left)
-      last_ms = livenps_monotonic_ms();
-    left = now_left;
-    if (livenps_monotonic_ms() - last_ms > (livenps_stop ? SILENCE_STOPPED_MS : SILENCE_MS))
-      return;
-    progress(simulation, &progress_ms, false);
-  }
-}
-
 /* The last send time of the history that these options make: known only by making it. */
 static int64_t history_end(const livenps_generator_options *options, int64_t count) {
   livenps_generator *generator = NULL;
@@ -267,7 +250,7 @@ int livenps_simulate(const livenps_settings *settings, const livenps_simulate_op
   }
   send_all(&simulation, &error);
   if (simulation.sender)
-    finish_sending(&simulation);
+    livenps_drain(simulation.sender);
   if (simulation.truth)
     livenps_truth_write(simulation.truth, &error);
   if (options->dry_run) {

@@ -1,0 +1,69 @@
+#include "contract.h"
+
+#include "common/log.h"
+#include "common/rules.h"
+
+#include <string.h>
+
+const char *livenps_contract_topic(const livenps_settings *settings, const char *said) {
+  if (said && *said)
+    return said;
+  return settings->topics.count == 1 ? settings->topics.at[0] : NULL;
+}
+
+int livenps_contract_open(livenps_contract *contract, const livenps_settings *settings, const char *topic, livenps_error *error) {
+  *contract = (livenps_contract){0};
+  if (livenps_rules_mapping(&contract->mapping, settings, topic, error)) return -1;
+  contract->decoder = livenps_decoder_new();
+  livenps_rules_admission(&contract->admission, settings);
+  return 0;
+}
+
+void livenps_contract_close(livenps_contract *contract) {
+  livenps_mapping_free(contract->mapping);
+  livenps_decoder_free(contract->decoder);
+  livenps_rules_free_admission(&contract->admission);
+  *contract = (livenps_contract){0};
+}
+
+static void describe(livenps_buffer *out, const char *reason, const livenps_where *where, const char *text) {
+  char detail[4 * sizeof where->detail], field[4 * sizeof where->field];
+  out->length = 0;
+  livenps_buffer_print(out, "%zu: %s: %s", where->offset + 1, reason, text);
+  /* Often the sentence of the reason says all; the detail is for where it does not. */
+  if (*where->detail)
+    livenps_buffer_print(out, "; %s",
+                         livenps_printable(detail, sizeof detail, where->detail, strlen(where->detail)));
+  if (*where->field)
+    livenps_buffer_print(out, " (%s)",
+                         livenps_printable(field, sizeof field, where->field, strlen(where->field)));
+}
+
+livenps_fate livenps_contract_judge(livenps_contract *contract, livenps_text value, int64_t timestamp_ms,
+                                    livenps_event *event, livenps_buffer *out) {
+  livenps_where where = {0};
+  livenps_reason reason = LIVENPS_REASON_NONE;
+  const livenps_record record = {.value = value, .timestamp_ms = timestamp_ms};
+  const livenps_fate fate = livenps_admit(contract->decoder, contract->mapping, &contract->admission, &record,
+                                          event, &reason, &where);
+  if (!out || fate == LIVENPS_ACCEPTED)
+    return fate;
+  if (fate == LIVENPS_LATE)
+    describe(out, "late", &where, "the event is older than its record timestamp by more than admit.late");
+  else
+    describe(out, livenps_reason_name(reason), &where, livenps_reason_text(reason));
+  return fate;
+}
+
+int livenps_contract_decode(livenps_contract *contract, livenps_text value, livenps_event *event,
+                            livenps_buffer *out) {
+  livenps_where where = {0};
+  const livenps_record record = {.value = value, .timestamp_ms = 1};
+  const livenps_reason reason = livenps_decode(contract->decoder, contract->mapping,
+                                               contract->admission.max_bytes, &record, event, &where);
+  if (reason == LIVENPS_REASON_NONE)
+    return 0;
+  if (out)
+    describe(out, livenps_reason_name(reason), &where, livenps_reason_text(reason));
+  return -1;
+}
