@@ -12,7 +12,7 @@ typedef struct {
   char topic[250];
   int32_t partition;
   int64_t start;            /* offset to begin at */
-  int64_t covered_since_ms; /* events before this may be missing; 0 = none */
+  int64_t covered_since_ms; /* events before this may be missing; 0 = none is; -1 = nothing is known before the genesis itself */
 } livenps_beginning;
 typedef struct {
   /* All partitions of all topics and where to begin so that every event from since_ms on (record time) is read. LOST: try later. */

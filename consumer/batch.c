@@ -1,0 +1,186 @@
+#include "batch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* How long an end offset that Kafka told counts as the end now (design: section 3). */
+enum { HIGH_FRESH_MS = 2000 };
+
+void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission) {
+  *batch = (livenps_batch){.admission = admission,
+                           .decoder = livenps_decoder_new(),
+                           .combine = livenps_combine_new(),
+                           .clock_ms = LIVENPS_NO_CLOCK};
+}
+
+void livenps_batch_free(livenps_batch *batch) {
+  livenps_decoder_free(batch->decoder);
+  livenps_combine_free(batch->combine);
+  free(batch->lanes);
+  *batch = (livenps_batch){0};
+}
+
+static void forget(livenps_lane *lane) {
+  lane->pending = (livenps_advance){.covered_since_ms = LIVENPS_COVERED_SAME};
+  lane->last_ms = LIVENPS_THROUGH_SAME;
+}
+
+livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition, const livenps_mapping *mapping,
+                                 int64_t start) {
+  batch->lanes = livenps_resize(batch->lanes, (batch->lane_count + 1) * sizeof *batch->lanes);
+  livenps_lane *lane = &batch->lanes[batch->lane_count++];
+  *lane = (livenps_lane){.partition = partition, .mapping = mapping, .stored = -1, .start = start, .next = -1,
+                         .end = INT64_MAX, .jump = -1, .uncovered_ms = -1};
+  snprintf(lane->topic, sizeof lane->topic, "%s", topic);
+  snprintf(lane->field, sizeof lane->field, "%s/%d", lane->topic, partition);
+  forget(lane);
+  return lane;
+}
+
+void livenps_batch_close(livenps_batch *batch, livenps_lane *lane) {
+  *lane = batch->lanes[--batch->lane_count];
+}
+
+livenps_lane *livenps_batch_find(livenps_batch *batch, const char *topic, int32_t partition) {
+  for (size_t i = 0; i < batch->lane_count; i++)
+    if (batch->lanes[i].partition == partition && !strcmp(batch->lanes[i].topic, topic)) return &batch->lanes[i];
+  return NULL;
+}
+
+/* Whether the lane may go on at `offset`. A hole is normal (transactions, compaction), but librdkafka can also skip records around
+ * assign and seek: the first jump is believed only when a fresh fetch from the same place jumps to the same offset again. */
+static bool arrive(livenps_lane *lane, int64_t offset) {
+  if (lane->reseek || offset < lane->next) return false;
+  if (offset > lane->next && lane->fresh && lane->jump != offset) {
+    lane->jump = offset;
+    lane->reseek = true;
+    return false;
+  }
+  lane->fresh = false;
+  lane->jump = -1;
+  /* At most up to the end: a replay's range ends in the middle of a hole just as well. */
+  const int64_t to = offset < lane->end ? offset : lane->end;
+  if (to > lane->next) {
+    lane->pending.holes += to - lane->next;
+    lane->next = to;
+  }
+  return true;
+}
+
+static bool take(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t timestamp_ms) {
+  if (offset < lane->next && !lane->reseek) batch->strays++;
+  if (!arrive(lane, offset) || offset >= lane->end) return false;
+  lane->next = offset + 1;
+  if (timestamp_ms >= 0) {
+    lane->last_ms = timestamp_ms;
+    /* What was lost lay before this record, so its events were no later than that plus the skew we admit. */
+    const int64_t covered_ms = timestamp_ms + batch->admission->future_ms;
+    if (lane->uncovered_ms > covered_ms) lane->pending.covered_since_ms = covered_ms;
+    lane->uncovered_ms = -1;
+  }
+  return true;
+}
+
+bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset, const livenps_record *record,
+                          livenps_fate *fate, livenps_reason *reason, livenps_where *where) {
+  if (!take(batch, lane, offset, record->timestamp_ms)) return false;
+  livenps_event event;
+  *fate = livenps_admit(batch->decoder, lane->mapping, batch->admission, record, &event, reason, where);
+  switch (*fate) {
+  case LIVENPS_ACCEPTED: {
+    lane->pending.accepted++;
+    livenps_combine_add(batch->combine, &event);
+    const int64_t clock = event.time_ms < record->timestamp_ms ? event.time_ms : record->timestamp_ms;
+    if (clock > batch->clock_ms) batch->clock_ms = clock;
+    break;
+  }
+  case LIVENPS_REJECTED: lane->pending.rejected[*reason]++; break;
+  case LIVENPS_LATE: lane->pending.late++; break;
+  case LIVENPS_DUPLICATE: lane->pending.duplicate++; break;
+  case LIVENPS_OUT_OF_RANGE: lane->pending.out_of_range++; break;
+  }
+  return true;
+}
+
+bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
+  if (!take(batch, lane, offset, -1)) return false;
+  lane->pending.rejected[LIVENPS_REASON_UNREADABLE]++;
+  return true;
+}
+
+void livenps_batch_end(livenps_lane *lane, int64_t offset) { arrive(lane, offset); }
+
+static void uncover(livenps_batch *batch, livenps_lane *lane, int64_t redis_ms) {
+  lane->uncovered_ms = lane->pending.covered_since_ms = redis_ms + batch->admission->future_ms;
+}
+
+void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t redis_ms) {
+  lane->pending.gap += offset - lane->next;
+  lane->next = offset;
+  lane->out_of_range = false;
+  lane->fresh = true;
+  lane->jump = -1;
+  uncover(batch, lane, redis_ms);
+}
+
+bool livenps_batch_empty(const livenps_batch *batch) {
+  for (size_t i = 0; i < batch->lane_count; i++)
+    if (batch->lanes[i].next != batch->lanes[i].stored) return false;
+  return true;
+}
+
+void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_t now_ms, livenps_advance *advances,
+                         livenps_entry *entry) {
+  *entry = (livenps_entry){.writer = writer, .clock_ms = batch->clock_ms, .advances = advances,
+                           .advance_count = batch->lane_count};
+  livenps_combine_lend(batch->combine, entry);
+  for (size_t i = 0; i < batch->lane_count; i++) {
+    const livenps_lane *lane = &batch->lanes[i];
+    livenps_advance *advance = &advances[i];
+    *advance = lane->pending;
+    advance->topic = livenps_text_of(lane->topic);
+    advance->partition = lane->partition;
+    advance->from = lane->stored < 0 ? lane->start : lane->stored;
+    advance->to = lane->next;
+    const bool at_end = lane->next >= lane->end || (lane->high_asked_ms && lane->next >= lane->high &&
+                                                    now_ms - lane->high_asked_ms < HIGH_FRESH_MS);
+    advance->through_ms = at_end ? LIVENPS_THROUGH_NOW : lane->last_ms;
+  }
+}
+
+void livenps_batch_committed(livenps_batch *batch) {
+  for (size_t i = 0; i < batch->lane_count; i++) {
+    livenps_lane *lane = &batch->lanes[i];
+    lane->stored = lane->next;
+    forget(lane);
+  }
+  livenps_combine_reset(batch->combine);
+  batch->clock_ms = LIVENPS_NO_CLOCK;
+}
+
+void livenps_batch_drop(livenps_batch *batch) {
+  for (size_t i = 0; i < batch->lane_count; i++) forget(&batch->lanes[i]);
+  livenps_combine_reset(batch->combine);
+  batch->clock_ms = LIVENPS_NO_CLOCK;
+}
+
+bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, int64_t stored, int64_t redis_ms) {
+  const int64_t next = stored < 0 ? lane->start : stored;
+  const bool seek = lane->next != next || lane->reseek || lane->out_of_range;
+  lane->stored = stored;
+  lane->next = next;
+  lane->reseek = lane->out_of_range = false;
+  if (seek) {
+    lane->fresh = true;
+    lane->jump = -1;
+  }
+  if (stored >= 0) {
+    lane->uncovered_ms = -1;
+  } else if (next <= 0) {
+    lane->uncovered_ms = -1;
+    lane->pending.covered_since_ms = 0;
+  } else {
+    uncover(batch, lane, redis_ms);
+  }
+  return seek;
+}

@@ -1,0 +1,18 @@
+#ifndef LIVENPS_COMBINE_H
+#define LIVENPS_COMBINE_H
+
+#include "../common/entry.h"
+
+/* Accepted events of one batch -> rows of (cell, second, counters): what leaves the process does not grow with the number of
+ * events, only with the number of distinct cells and seconds among them. Pure; reused from batch to batch. */
+typedef struct livenps_combine livenps_combine;
+
+livenps_combine *livenps_combine_new(void);
+void livenps_combine_free(livenps_combine *combine);
+void livenps_combine_add(livenps_combine *combine, const livenps_event *event);
+size_t livenps_combine_rows(const livenps_combine *combine);
+/* Lends cells and rows to the entry, until the next add or reset (do not livenps_entry_free such an entry's). */
+void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry);
+void livenps_combine_reset(livenps_combine *combine);
+
+#endif

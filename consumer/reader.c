@@ -1,0 +1,690 @@
+#include "reader.h"
+
+#include "../common/clock.h"
+#include "../common/log.h"
+#include "../common/stop.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+  SERVE_MS = 20,          /* one call serves records for at most that long, then the loop goes round */
+  SETTLE_MS = 300,        /* after an assignment is taken away, before the next: kafka stops fetching in the background */
+  SEEK_MS = 5000,
+  KAFKA_COMMIT_MS = 5000, /* for lag tools only */
+  BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
+  QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
+  QUARANTINE_WAIT_MS = 100,
+  HEADERS_MAX = 20000,
+  CACHE = 1024,
+};
+
+/* Direct-mapped: librdkafka's topic handle and the partition -> lane. Emptied whenever lanes come or go. */
+typedef struct {
+  const rd_kafka_topic_t *topic;
+  int32_t partition;
+  size_t lane; /* + 1; 0 is free */
+} cached;
+
+struct livenps_reader {
+  livenps_reader_config config;
+  livenps_batch batch;
+  rd_kafka_t *rk;
+  rd_kafka_queue_t *data; /* every partition's queue is forwarded here */
+  bool group, assigned_once, rebalancing;
+  bool adopt;             /* what is in hand was dropped: adopt and seek before reading on */
+  bool stopping;
+  int64_t adopt_at_ms, backoff_ms;
+  int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
+  int64_t serve_until_ms;
+  int64_t outage_since_ms; /* 0: none */
+  bool waiting_full;
+  livenps_error fatal;
+  livenps_header *headers;
+  size_t header_capacity;
+  bool *seek;
+  int64_t clock_ms;
+  livenps_reader_stats stats;
+  cached cache[CACHE];
+};
+
+/* -- lanes ------------------------------------------------------------------------------------------------------- */
+
+static const livenps_mapping *mapping_of(const livenps_reader *reader, const char *topic) {
+  const livenps_list *topics = &reader->config.settings->topics;
+  for (size_t i = 0; i < topics->count; i++)
+    if (!strcmp(topics->at[i], topic)) return reader->config.mappings[i];
+  return reader->config.mappings[0];
+}
+
+static void lanes_changed(livenps_reader *reader) {
+  memset(reader->cache, 0, sizeof reader->cache);
+  reader->seek = livenps_resize(reader->seek, (reader->batch.lane_count + 1) * sizeof *reader->seek);
+  reader->stats.lanes = reader->batch.lane_count;
+  livenps_watch_follow(reader->config.watch, &reader->batch);
+}
+
+static livenps_lane *lane_of(livenps_reader *reader, const rd_kafka_message_t *message) {
+  if (!message->rkt) return NULL;
+  const size_t place = ((uintptr_t)message->rkt / 64 + (size_t)message->partition) % CACHE;
+  cached *entry = &reader->cache[place];
+  if (entry->lane && entry->topic == message->rkt && entry->partition == message->partition)
+    return &reader->batch.lanes[entry->lane - 1];
+  livenps_lane *lane = livenps_batch_find(&reader->batch, rd_kafka_topic_name(message->rkt), message->partition);
+  if (lane) *entry = (cached){message->rkt, message->partition, (size_t)(lane - reader->batch.lanes) + 1};
+  return lane;
+}
+
+/* A partition's records go to our own queue, so that one call serves all of them by callback. Idempotent. */
+static void forward(livenps_reader *reader, const livenps_lane *lane) {
+  rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(reader->rk, lane->topic, lane->partition);
+  if (!queue) return;
+  rd_kafka_queue_forward(queue, reader->data);
+  rd_kafka_queue_destroy(queue);
+}
+
+static rd_kafka_topic_partition_list_t *list_of(const livenps_reader *reader, const bool *which) {
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count + 1);
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (!which || which[i])
+      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)->offset =
+          reader->batch.lanes[i].next;
+  return list;
+}
+
+static bool cooperative(const livenps_reader *reader) {
+  const char *protocol = reader->group ? rd_kafka_rebalance_protocol(reader->rk) : NULL;
+  return protocol && !strcmp(protocol, "COOPERATIVE");
+}
+
+/* -- outages ------------------------------------------------------------------------------------------------------ */
+
+static void outage(livenps_reader *reader, const livenps_error *error) {
+  static livenps_limit limit = {.interval_ms = 10000};
+  if (!reader->outage_since_ms) {
+    reader->outage_since_ms = livenps_monotonic_ms();
+    livenps_log(LIVENPS_WARN, "commit", "%s", error->text);
+  } else {
+    livenps_log_limited(&limit, LIVENPS_WARN, "commit", "still waiting after %" PRId64 " s: %s",
+                        (livenps_monotonic_ms() - reader->outage_since_ms) / 1000, error->text);
+  }
+}
+
+static void outage_over(livenps_reader *reader) {
+  reader->backoff_ms = 0;
+  if (!reader->outage_since_ms) return;
+  livenps_log(LIVENPS_INFO, "commit", "going on after %.1f s",
+              (double)(livenps_monotonic_ms() - reader->outage_since_ms) / 1000.0);
+  reader->outage_since_ms = 0;
+}
+
+static void back_off(livenps_reader *reader) {
+  const int64_t most = reader->config.settings->redis_backoff_max_ms;
+  reader->backoff_ms = reader->backoff_ms ? reader->backoff_ms * 2 : BACKOFF_MS;
+  if (reader->backoff_ms > most) reader->backoff_ms = most;
+  reader->adopt_at_ms = livenps_monotonic_ms() + reader->backoff_ms;
+}
+
+static void wait_ms(int64_t ms) {
+  struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+  nanosleep(&time, NULL);
+}
+
+/* -- records ------------------------------------------------------------------------------------------------------ */
+
+static void take_headers(livenps_reader *reader, const rd_kafka_message_t *message, livenps_record *record) {
+  rd_kafka_headers_t *headers;
+  if (rd_kafka_message_headers(message, &headers)) return;
+  const char *name;
+  const void *value;
+  size_t size;
+  for (size_t i = 0; i < HEADERS_MAX && !rd_kafka_header_get_all(headers, i, &name, &value, &size); i++) {
+    if (i == reader->header_capacity) {
+      reader->header_capacity = reader->header_capacity ? reader->header_capacity * 2 : 16;
+      reader->headers = livenps_resize(reader->headers, reader->header_capacity * sizeof *reader->headers);
+    }
+    reader->headers[i] = (livenps_header){livenps_text_of(name), {value, size}};
+    record->header_count = i + 1;
+  }
+  record->headers = reader->headers;
+}
+
+static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, const livenps_record *record,
+                   livenps_reason reason, const livenps_where *where) {
+  static livenps_limit limit = {.interval_ms = 5000};
+  reader->stats.rejected++;
+  livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s offset %" PRId64 " rejected: %s: %s", lane->field, offset,
+                      livenps_reason_name(reason), livenps_reason_text(reason));
+  if (!reader->config.quarantine) return;
+  livenps_error error = {0};
+  if (livenps_quarantine_put(reader->config.quarantine, lane->topic, lane->partition, offset, record, reason, where,
+                             &error)) {
+    /* It is counted already and could not be handed over: the whole batch must be read again. */
+    outage(reader, &error);
+    reader->adopt = true;
+    back_off(reader);
+  }
+}
+
+static void on_trouble(livenps_lane *lane, const rd_kafka_message_t *message) {
+  static livenps_limit limit = {.interval_ms = 5000};
+  switch (message->err) {
+  case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+    livenps_batch_end(lane, message->offset);
+    break;
+  case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+  case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+    lane->out_of_range = true;
+    break;
+  default:
+    livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s: %s", lane->field, rd_kafka_err2str(message->err));
+  }
+}
+
+static void on_message(rd_kafka_message_t *message, void *opaque) {
+  livenps_reader *reader = opaque;
+  livenps_lane *lane = lane_of(reader, message);
+  /* Records of partitions that were taken from us stay in the queue for a while. */
+  if (!lane || lane->out_of_range) return;
+  if (reader->adopt) {
+    /* Dropped, so it must be fetched again even if Redis holds just our position. */
+    lane->reseek = true;
+    return;
+  }
+  if (message->err) {
+    on_trouble(lane, message);
+  } else {
+    rd_kafka_timestamp_type_t type;
+    livenps_record record = {.key = {message->key, message->key_len},
+                             .value = {message->payload, message->len},
+                             .timestamp_ms = rd_kafka_message_timestamp(message, &type)};
+    if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE) record.timestamp_ms = -1;
+    take_headers(reader, message, &record);
+    livenps_fate fate;
+    livenps_reason reason;
+    livenps_where where = {0};
+    if (livenps_batch_record(&reader->batch, lane, message->offset, &record, &fate, &reason, &where)) {
+      reader->stats.records++;
+      reader->stats.accepted += fate == LIVENPS_ACCEPTED;
+      if (fate == LIVENPS_REJECTED) reject(reader, lane, message->offset, &record, reason, &where);
+    }
+  }
+  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
+  if (full || reader->adopt || lane->reseek || livenps_monotonic_ms() >= reader->serve_until_ms) rd_kafka_yield(reader->rk);
+}
+
+/* -- positions ---------------------------------------------------------------------------------------------------- */
+
+/* Takes everything away and gives it back at lane->next: the only way out of a partition in error (facts: a seek is refused there, and
+ * an immediate assignment can stall without an error, because the stop of the old one clears the new forward). */
+static void assign_anew(livenps_reader *reader, livenps_error *error) {
+  const bool incremental = cooperative(reader);
+  rd_kafka_topic_partition_list_t *list = list_of(reader, NULL);
+  rd_kafka_error_t *refused = NULL;
+  rd_kafka_resp_err_t code = 0;
+  if (incremental)
+    refused = rd_kafka_incremental_unassign(reader->rk, list);
+  else
+    code = rd_kafka_assign(reader->rk, NULL);
+  if (!refused && !code) {
+    const bool adopt = reader->adopt;
+    const int64_t until = livenps_monotonic_ms() + SETTLE_MS;
+    reader->adopt = true; /* what is still in the queue is dropped */
+    while (livenps_monotonic_ms() < until) {
+      reader->serve_until_ms = until;
+      rd_kafka_consume_callback_queue(reader->data, 20, on_message, reader);
+    }
+    reader->adopt = adopt;
+    for (size_t i = 0; i < reader->batch.lane_count; i++) {
+      forward(reader, &reader->batch.lanes[i]);
+      reader->batch.lanes[i].fresh = true;
+      reader->batch.lanes[i].reseek = false;
+    }
+    if (incremental)
+      refused = rd_kafka_incremental_assign(reader->rk, list);
+    else
+      code = rd_kafka_assign(reader->rk, list);
+  }
+  if (refused || code)
+    livenps_fail(error, LIVENPS_E_LOST, "kafka: assigning %d partitions anew: %s", list->cnt,
+                 refused ? rd_kafka_error_string(refused) : rd_kafka_err2str(code));
+  if (refused) rd_kafka_error_destroy(refused);
+  rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Seeks the lanes that which[] names to their next; where Kafka refuses, all are assigned anew. */
+static void reposition(livenps_reader *reader, const bool *which) {
+  rd_kafka_topic_partition_list_t *list = list_of(reader, which);
+  bool refused = false;
+  if (list->cnt) {
+    rd_kafka_error_t *error = rd_kafka_seek_partitions(reader->rk, list, SEEK_MS);
+    refused = error != NULL;
+    if (error) rd_kafka_error_destroy(error);
+    for (int i = 0; i < list->cnt; i++) refused |= list->elems[i].err != 0;
+  }
+  rd_kafka_topic_partition_list_destroy(list);
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (which[i]) {
+      reader->batch.lanes[i].reseek = false;
+      reader->batch.lanes[i].fresh = true;
+    }
+  if (!refused) return;
+  livenps_error error = {0};
+  assign_anew(reader, &error);
+  if (error.code) livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+}
+
+/* A lane that Redis does not know (a partition added after the genesis) begins at its earliest offset. */
+static int begin_unknown(livenps_reader *reader, livenps_error *error) {
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (lane->stored >= 0 || lane->start >= 0) continue;
+    int64_t low, high;
+    if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, error)) return -1;
+    lane->start = low;
+    livenps_batch_adopt(&reader->batch, lane, -1, reader->config.commit->redis_ms);
+    livenps_log(LIVENPS_INFO, "ingest", "%s is new: reading from offset %" PRId64, lane->field, low);
+  }
+  return 0;
+}
+
+/* One try at adopting the stored positions. true when reading may go on. */
+static bool try_adopt(livenps_reader *reader) {
+  livenps_error error = {0};
+  if (reader->config.commit) {
+    /* Rejected records on their way belong to what is dropped; they must not be mistaken for the next batch's. */
+    if (reader->config.quarantine &&
+        livenps_quarantine_settle(reader->config.quarantine, QUARANTINE_WAIT_MS, &error) == 0) {
+      livenps_fail(&error, LIVENPS_E_LOST, "kafka: rejected records are not acknowledged yet");
+      outage(reader, &error);
+      back_off(reader);
+      return false;
+    }
+    livenps_error_clear(&error);
+    switch (livenps_commit_adopt(reader->config.commit, &reader->batch, reader->seek, &error)) {
+    case LIVENPS_ADOPTED: break;
+    case LIVENPS_ADOPT_STOP: reader->fatal = error; return false;
+    case LIVENPS_ADOPT_WAIT:
+      outage(reader, &error);
+      back_off(reader);
+      return false;
+    }
+    if (begin_unknown(reader, &error)) {
+      outage(reader, &error);
+      back_off(reader);
+      return false;
+    }
+  } else {
+    livenps_batch_drop(&reader->batch);
+    for (size_t i = 0; i < reader->batch.lane_count; i++)
+      reader->seek[i] = livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i],
+                                            reader->batch.lanes[i].stored, 0);
+  }
+  outage_over(reader);
+  reader->adopt = false;
+  reader->waiting_full = false;
+  reader->flush_at_ms = livenps_monotonic_ms() + reader->config.settings->commit_interval_ms;
+  reader->idle_at_ms = livenps_monotonic_ms() + reader->config.settings->commit_idle_ms;
+  return true;
+}
+
+/* Inside a rebalance there is nothing else to do than to wait for Redis: without positions nothing may be read. */
+static bool adopt_or_wait(livenps_reader *reader) {
+  while (!livenps_stop && !reader->stopping && !reader->fatal.code) {
+    if (try_adopt(reader)) return true;
+    wait_ms(reader->backoff_ms);
+  }
+  return false;
+}
+
+/* Kafka has no such offset: retention passed the position, or the topic was made anew and is shorter. */
+static void mend_range(livenps_reader *reader, livenps_lane *lane) {
+  livenps_error error = {0};
+  int64_t low, high;
+  if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, &error)) {
+    outage(reader, &error);
+    return;
+  }
+  if (lane->next >= low && lane->next <= high) {
+    lane->out_of_range = false;
+    return;
+  }
+  livenps_log(LIVENPS_ERROR, "ingest",
+              lane->next < low ? "%s: offsets %" PRId64 " to %" PRId64 " are gone (retention): a gap; windows it falls in are not complete"
+                               : "%s: offset %" PRId64 " is beyond the end, the topic was made anew: reading from %" PRId64,
+              lane->field, lane->next, low);
+  livenps_batch_gap(&reader->batch, lane, low, reader->config.commit ? reader->config.commit->redis_ms : 0);
+}
+
+static void mend(livenps_reader *reader) {
+  bool seeking = false, anew = false;
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (lane->out_of_range) {
+      mend_range(reader, lane);
+      anew |= !lane->out_of_range;
+    }
+    reader->seek[i] = lane->reseek;
+    seeking |= lane->reseek;
+  }
+  if (anew) {
+    livenps_error error = {0};
+    assign_anew(reader, &error);
+    if (error.code) livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+  } else if (seeking) {
+    reposition(reader, reader->seek);
+  }
+}
+
+/* -- commits ------------------------------------------------------------------------------------------------------ */
+
+static int sink(livenps_reader *reader, livenps_error *error) {
+  livenps_advance *advances = livenps_alloc((reader->batch.lane_count + 1) * sizeof *advances);
+  livenps_entry entry;
+  livenps_batch_entry(&reader->batch, livenps_text_of("dry-run"), livenps_monotonic_ms(), advances, &entry);
+  const int result = reader->config.sink(reader->config.opaque, &entry, error);
+  free(advances);
+  if (!result) livenps_batch_committed(&reader->batch);
+  return result;
+}
+
+/* The clock survives the commit that empties the batch: for progress and pace. */
+static void remember_clock(livenps_reader *reader) {
+  if (reader->batch.clock_ms > reader->clock_ms) reader->clock_ms = reader->batch.clock_ms;
+}
+
+int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
+  if (reader->adopt) return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
+  remember_clock(reader);
+  if (!reader->config.commit) return sink(reader, error);
+  if (reader->batch.lane_count == 0) return 0;
+  if (reader->config.quarantine) {
+    const int settled = livenps_quarantine_settle(reader->config.quarantine, QUARANTINE_WAIT_MS, error);
+    if (settled < 0) {
+      reader->adopt = true;
+      livenps_batch_drop(&reader->batch);
+      back_off(reader);
+      return -1;
+    }
+    if (settled == 0) return livenps_fail(error, LIVENPS_E_LOST, "kafka: rejected records are not acknowledged yet");
+  }
+  livenps_watch_ends(reader->config.watch, &reader->batch);
+  switch (livenps_commit_flush(reader->config.commit, &reader->batch, error)) {
+  case LIVENPS_COMMITTED:
+    reader->waiting_full = false;
+    outage_over(reader);
+    return 0;
+  case LIVENPS_COMMIT_WAITS: reader->waiting_full = true; break;
+  case LIVENPS_COMMIT_READOPT:
+    reader->adopt = true;
+    reader->adopt_at_ms = 0;
+    break;
+  case LIVENPS_COMMIT_STOP: reader->fatal = *error; break;
+  }
+  return -1;
+}
+
+static void flush_when_due(livenps_reader *reader) {
+  const int64_t now_ms = livenps_monotonic_ms();
+  const livenps_settings *settings = reader->config.settings;
+  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)settings->commit_max_cells;
+  const bool nothing = livenps_batch_empty(&reader->batch);
+  if (reader->batch.lane_count == 0 || now_ms < (nothing ? reader->idle_at_ms : reader->flush_at_ms)) {
+    /* An early commit when a batch is full; but a batch that was refused as FULL keeps its pace. */
+    if (!full || reader->waiting_full || reader->outage_since_ms) return;
+  }
+  livenps_error error = {0};
+  if (livenps_reader_flush(reader, &error) && !reader->fatal.code) outage(reader, &error);
+  reader->flush_at_ms = livenps_monotonic_ms() + settings->commit_interval_ms;
+  reader->idle_at_ms = livenps_monotonic_ms() + settings->commit_idle_ms;
+}
+
+/* So that lag tools that only know Kafka work; nothing of ours reads these, so a failure is nobody's loss. */
+static void commit_to_kafka(livenps_reader *reader) {
+  if (!reader->group || !reader->config.settings->kafka_commit || reader->rebalancing || reader->adopt ||
+      !reader->batch.lane_count)
+    return;
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count);
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (reader->batch.lanes[i].stored >= 0)
+      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)->offset =
+          reader->batch.lanes[i].stored;
+  if (list->cnt) rd_kafka_commit(reader->rk, list, 1);
+  rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* -- rebalance ---------------------------------------------------------------------------------------------------- */
+
+static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t *partitions) {
+  livenps_error error = {0};
+  if (reader->batch.lane_count && !reader->adopt && livenps_reader_flush(reader, &error) && !reader->fatal.code)
+    outage(reader, &error);
+  const size_t kept = reader->batch.lane_count;
+  for (int i = 0; i < partitions->cnt; i++)
+    livenps_batch_open(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition,
+                       mapping_of(reader, partitions->elems[i].topic), -1);
+  lanes_changed(reader);
+  reader->adopt = true;
+  const bool adopted = adopt_or_wait(reader);
+  for (size_t i = kept; i < reader->batch.lane_count; i++) forward(reader, &reader->batch.lanes[i]);
+  for (int i = 0; i < partitions->cnt; i++)
+    /* Without positions (we are stopping) nothing may be read: the end is where nothing is. */
+    partitions->elems[i].offset = adopted ? reader->batch.lanes[kept + (size_t)i].next : RD_KAFKA_OFFSET_END;
+  rd_kafka_error_t *refused = NULL;
+  rd_kafka_resp_err_t code = 0;
+  if (cooperative(reader))
+    refused = rd_kafka_incremental_assign(reader->rk, partitions);
+  else
+    code = rd_kafka_assign(reader->rk, partitions);
+  if (refused || code)
+    livenps_log(LIVENPS_WARN, "ingest", "assignment refused: %s",
+                refused ? rd_kafka_error_string(refused) : rd_kafka_err2str(code));
+  if (refused) rd_kafka_error_destroy(refused);
+  /* Lanes we kept may have been dropped back to what Redis holds. */
+  if (adopted && kept) {
+    for (size_t i = kept; i < reader->batch.lane_count; i++) reader->seek[i] = false;
+    reposition(reader, reader->seek);
+  }
+  reader->assigned_once = true;
+}
+
+static void on_revoked(livenps_reader *reader, const rd_kafka_topic_partition_list_t *partitions) {
+  livenps_error error = {0};
+  if (!reader->adopt && reader->batch.lane_count && !rd_kafka_assignment_lost(reader->rk) &&
+      livenps_reader_flush(reader, &error) && !reader->fatal.code)
+    livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s", error.text);
+  /* Whatever could not be committed is dropped: the next owner reads it again. */
+  if (!livenps_batch_empty(&reader->batch)) {
+    livenps_batch_drop(&reader->batch);
+    reader->adopt = true;
+    reader->adopt_at_ms = 0;
+  }
+  for (int i = 0; i < partitions->cnt; i++) {
+    livenps_lane *lane =
+        livenps_batch_find(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition);
+    if (lane) livenps_batch_close(&reader->batch, lane);
+  }
+  lanes_changed(reader);
+  if (cooperative(reader)) {
+    rd_kafka_error_t *refused = rd_kafka_incremental_unassign(reader->rk, partitions);
+    if (refused) rd_kafka_error_destroy(refused);
+  } else {
+    rd_kafka_assign(reader->rk, NULL);
+  }
+}
+
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *partitions,
+                         void *opaque) {
+  livenps_reader *reader = opaque;
+  (void)rk;
+  reader->rebalancing = true;
+  reader->stats.rebalances++;
+  livenps_log(LIVENPS_INFO, "ingest", "%s %d partitions%s",
+              code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS ? "assigned" : "revoked", partitions->cnt,
+              rd_kafka_assignment_lost(reader->rk) ? " (lost)" : "");
+  if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+    on_assigned(reader, partitions);
+  else
+    on_revoked(reader, partitions);
+  reader->rebalancing = false;
+}
+
+/* -- life --------------------------------------------------------------------------------------------------------- */
+
+static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
+  livenps_reader *reader = opaque;
+  static livenps_limit limit = {.interval_ms = 5000};
+  char fatal_text[256];
+  if (code == RD_KAFKA_RESP_ERR__FATAL) {
+    rd_kafka_fatal_error(rk, fatal_text, sizeof fatal_text);
+    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED, "kafka: %s (is another process running with the same instance name?)",
+                 fatal_text);
+    return;
+  }
+  livenps_log_limited(&limit, LIVENPS_WARN, "kafka", "%s", text);
+}
+
+int livenps_reader_open(livenps_reader **out, const livenps_reader_config *config, livenps_error *error) {
+  livenps_reader *reader = livenps_alloc(sizeof *reader);
+  char group[128];
+  rd_kafka_conf_t *conf;
+  reader->config = *config;
+  reader->clock_ms = LIVENPS_NO_CLOCK;
+  livenps_batch_init(&reader->batch, config->admission);
+  if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error)) goto failed;
+  snprintf(group, sizeof group, "livenps.%s", config->settings->namespace_);
+  if (livenps_kafka_set(conf, "group.id", group, error) ||
+      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
+      livenps_kafka_set(conf, "enable.auto.offset.store", "false", error) ||
+      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
+      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
+      livenps_kafka_set(conf, "isolation.level", "read_committed", error) ||
+      (*config->settings->instance && livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error))) {
+    rd_kafka_conf_destroy(conf);
+    goto failed;
+  }
+  rd_kafka_conf_set_opaque(conf, reader);
+  rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
+  rd_kafka_conf_set_error_cb(conf, on_error);
+  if (livenps_kafka_open(&reader->rk, conf, LIVENPS_KAFKA_CONSUMER, error)) goto failed;
+  rd_kafka_poll_set_consumer(reader->rk);
+  reader->data = rd_kafka_queue_new(reader->rk);
+  *out = reader;
+  return 0;
+
+failed:
+  livenps_batch_free(&reader->batch);
+  free(reader);
+  return -1;
+}
+
+int livenps_reader_subscribe(livenps_reader *reader, livenps_error *error) {
+  const livenps_list *topics = &reader->config.settings->topics;
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)topics->count);
+  for (size_t i = 0; i < topics->count; i++)
+    rd_kafka_topic_partition_list_add(list, topics->at[i], RD_KAFKA_PARTITION_UA);
+  const rd_kafka_resp_err_t code = rd_kafka_subscribe(reader->rk, list);
+  rd_kafka_topic_partition_list_destroy(list);
+  reader->group = true;
+  return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: subscribe: %s", rd_kafka_err2str(code)) : 0;
+}
+
+int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count, livenps_error *error) {
+  for (size_t i = 0; i < count; i++) {
+    livenps_lane *lane = livenps_batch_open(&reader->batch, ranges[i].topic, ranges[i].partition,
+                                            mapping_of(reader, ranges[i].topic), ranges[i].start);
+    lane->end = ranges[i].end;
+  }
+  lanes_changed(reader);
+  reader->adopt = true;
+  if (!adopt_or_wait(reader))
+    return livenps_fail(error, reader->fatal.code ? reader->fatal.code : LIVENPS_E_LOST, "%s",
+                        reader->fatal.code ? reader->fatal.text : "stopped before the positions were known");
+  for (size_t i = 0; i < count; i++) forward(reader, &reader->batch.lanes[i]);
+  rd_kafka_topic_partition_list_t *list = list_of(reader, NULL);
+  const rd_kafka_resp_err_t code = rd_kafka_assign(reader->rk, list);
+  rd_kafka_topic_partition_list_destroy(list);
+  return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: assign: %s", rd_kafka_err2str(code)) : 0;
+}
+
+int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_error *error) {
+  const int64_t now_ms = livenps_monotonic_ms();
+  if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader))
+    reposition(reader, reader->seek);
+  if (reader->adopt && !reader->batch.lane_count) reader->adopt = false;
+
+  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
+                    (reader->config.quarantine &&
+                     livenps_quarantine_pending(reader->config.quarantine) >= QUARANTINE_MAX);
+  const bool reading = read && !reader->adopt && !reader->waiting_full && !full;
+  /* Events of the group and of the handle; records come here only when a forward was lost, so they are taken as well. */
+  rd_kafka_message_t *message = rd_kafka_consumer_poll(reader->rk, reading ? 0 : wait);
+  if (message) {
+    if (message->rkt)
+      on_message(message, reader);
+    else if (message->err)
+      on_error(reader->rk, message->err, rd_kafka_message_errstr(message), reader);
+    rd_kafka_message_destroy(message);
+  }
+  if (reading && !reader->adopt) {
+    reader->serve_until_ms = livenps_monotonic_ms() + SERVE_MS;
+    rd_kafka_consume_callback_queue(reader->data, wait, on_message, reader);
+  }
+  if (reader->config.quarantine && livenps_quarantine_pending(reader->config.quarantine)) {
+    livenps_error ignored = {0};
+    livenps_quarantine_settle(reader->config.quarantine, 0, &ignored);
+    if (ignored.code) {
+      outage(reader, &ignored);
+      livenps_batch_drop(&reader->batch);
+      reader->adopt = true;
+      back_off(reader);
+    }
+  }
+  if (!reader->adopt) {
+    mend(reader);
+    flush_when_due(reader);
+  }
+  if (livenps_monotonic_ms() >= reader->kafka_commit_at_ms) {
+    commit_to_kafka(reader);
+    reader->kafka_commit_at_ms = livenps_monotonic_ms() + KAFKA_COMMIT_MS;
+  }
+  if (!reader->fatal.code) return 0;
+  return livenps_fail(error, reader->fatal.code, "%s", reader->fatal.text);
+}
+
+bool livenps_reader_done(const livenps_reader *reader) {
+  if (reader->adopt) return false;
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (reader->batch.lanes[i].stored < reader->batch.lanes[i].end) return false;
+  return true;
+}
+
+void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats *stats) {
+  *stats = reader->stats;
+  stats->strays = reader->batch.strays;
+  stats->clock_ms = reader->batch.clock_ms > reader->clock_ms ? reader->batch.clock_ms : reader->clock_ms;
+  stats->left = 0;
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (reader->batch.lanes[i].end != INT64_MAX && reader->batch.lanes[i].next < reader->batch.lanes[i].end)
+      stats->left += reader->batch.lanes[i].end - reader->batch.lanes[i].next;
+}
+
+void livenps_reader_close(livenps_reader *reader) {
+  if (!reader) return;
+  reader->stopping = true;
+  if (reader->group) {
+    commit_to_kafka(reader);
+    rd_kafka_consumer_close(reader->rk); /* calls on_rebalance: what is in hand is committed there */
+  } else {
+    rd_kafka_assign(reader->rk, NULL);
+  }
+  rd_kafka_queue_destroy(reader->data);
+  /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
+  if (!reader->group || reader->assigned_once || !cooperative(reader)) rd_kafka_destroy(reader->rk);
+  livenps_batch_free(&reader->batch);
+  free(reader->headers);
+  free(reader->seek);
+  free(reader);
+}
