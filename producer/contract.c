@@ -11,9 +11,11 @@ const char *livenps_contract_topic(const livenps_settings *settings, const char 
   return settings->topics.count == 1 ? settings->topics.at[0] : NULL;
 }
 
-int livenps_contract_open(livenps_contract *contract, const livenps_settings *settings, const char *topic, livenps_error *error) {
+int livenps_contract_open(livenps_contract *contract, const livenps_settings *settings, const char *topic,
+                          livenps_error *error) {
   *contract = (livenps_contract){0};
-  if (livenps_rules_mapping(&contract->mapping, settings, topic, error)) return -1;
+  if (livenps_rules_mapping(&contract->mapping, settings, topic, error))
+    return -1;
   contract->decoder = livenps_decoder_new();
   livenps_rules_admission(&contract->admission, settings);
   return 0;
