@@ -44,7 +44,7 @@ int livenps_check(const livenps_settings *settings, const livenps_check_options 
           livenps_contract_decode(&contract, line, &event, NULL) == 0 &&
           livenps_contract_judge(&contract, line, event.time_ms, &event, NULL) == LIVENPS_ACCEPTED;
       if (by_time)
-        printf(", if it were sent now, at %s", livenps_time_print(now_ms, now));
+        printf(", were it sent now (%s)", livenps_time_print(now_ms, now));
       putchar('\n');
     }
     if (ferror(stdout)) {

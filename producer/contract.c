@@ -31,11 +31,9 @@ void livenps_contract_close(livenps_contract *contract) {
 static void describe(livenps_buffer *out, const char *reason, const livenps_where *where, const char *text) {
   char detail[4 * sizeof where->detail], field[4 * sizeof where->field];
   out->length = 0;
-  livenps_buffer_print(out, "%zu: %s: %s", where->offset + 1, reason, text);
-  /* Often the sentence of the reason says all; the detail is for where it does not. */
-  if (*where->detail)
-    livenps_buffer_print(out, "; %s",
-                         livenps_printable(detail, sizeof detail, where->detail, strlen(where->detail)));
+  /* The reason's own sentence is general; where the decoder says more, that is the text. */
+  livenps_printable(detail, sizeof detail, where->detail, strlen(where->detail));
+  livenps_buffer_print(out, "%zu: %s: %s", where->offset + 1, reason, *detail ? detail : text);
   if (*where->field)
     livenps_buffer_print(out, " (%s)",
                          livenps_printable(field, sizeof field, where->field, strlen(where->field)));
