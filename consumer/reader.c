@@ -396,10 +396,10 @@ static void remember_clock(livenps_reader *reader) {
 }
 
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
+  if (reader->batch.lane_count == 0) return 0;
   if (reader->adopt) return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
   remember_clock(reader);
   if (!reader->config.commit) return sink(reader, error);
-  if (reader->batch.lane_count == 0) return 0;
   if (reader->config.quarantine) {
     const int settled = livenps_quarantine_settle(reader->config.quarantine, QUARANTINE_WAIT_MS, error);
     if (settled < 0) {

@@ -29,6 +29,7 @@ typedef struct {
   char topic[250];
   int32_t partition;
   int64_t start, end;
+  int64_t covered_since_ms; /* as in livenps_beginning; not looked at by the reader */
 } livenps_range;
 int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count, livenps_error *error);
 

@@ -24,6 +24,8 @@ typedef struct {
 } livenps_state_config;
 
 void livenps_state_new(livenps_state **out, const livenps_state_config *config);
+/* The same from checked settings (shape.c). */
+void livenps_state_open(livenps_state **out, const livenps_settings *settings);
 void livenps_state_free(livenps_state *state);
 
 /* -- folding ---------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,171 @@
+#include "../common/clock.h"
+#include "../common/log.h"
+#include "../common/rules.h"
+#include "../common/stop.h"
+#include "aggregate.h"
+#include "commands.h"
+#include "reader.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A live instance: one thread reads and commits, one tries to be (or is) the aggregator, one asks Kafka how far its topics reach.
+ * They share the settings, read-only, and the watch. */
+
+enum {
+  STEP_MS = 10,
+  LEAVE_SECONDS = 4, /* after a signal: by then we are gone, whatever hangs. A crash is exact, so an early end is too. */
+};
+
+typedef struct {
+  livenps_aggregate_config config;
+  atomic_bool stop;   /* finish and give the lease back */
+  atomic_bool failed; /* error says why; the main loop ends the program */
+  bool lost;          /* the last tick could not reach Redis; read after the join */
+  livenps_error error;
+  pthread_t thread;
+} aggregating;
+
+static void sleep_ms(int64_t ms) {
+  struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+  nanosleep(&time, NULL);
+}
+
+static void *aggregator_thread(void *opaque) {
+  aggregating *self = opaque;
+  const livenps_settings *settings = self->config.settings;
+  livenps_aggregate *aggregate;
+  if (livenps_aggregate_open(&aggregate, &self->config, &self->error)) {
+    self->failed = true;
+    return NULL;
+  }
+  int64_t due_ms = livenps_monotonic_ms(), backoff_ms = 0, outage_since_ms = 0;
+  while (!self->stop) {
+    const int64_t now_ms = livenps_monotonic_ms();
+    if (now_ms < due_ms) {
+      sleep_ms(due_ms - now_ms < 20 ? due_ms - now_ms : 20);
+      continue;
+    }
+    livenps_error error = {0};
+    if (!livenps_aggregate_tick(aggregate, &error)) {
+      if (outage_since_ms)
+        livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s", (double)(now_ms - outage_since_ms) / 1000.0);
+      outage_since_ms = backoff_ms = 0;
+      due_ms = now_ms + settings->tick_ms;
+      continue;
+    }
+    if (error.code != LIVENPS_E_LOST) {
+      self->error = error;
+      self->failed = true;
+      break;
+    }
+    if (!outage_since_ms) {
+      outage_since_ms = now_ms;
+      livenps_log(LIVENPS_WARN, "aggregate", "%s", error.text);
+    }
+    backoff_ms = backoff_ms ? backoff_ms * 2 : settings->tick_ms;
+    if (backoff_ms > settings->redis_backoff_max_ms) backoff_ms = settings->redis_backoff_max_ms;
+    due_ms = livenps_monotonic_ms() + backoff_ms;
+  }
+  self->lost = outage_since_ms != 0;
+  /* What this process committed last is in the log; folding it now spares the next aggregator a stale moment. */
+  livenps_error error = {0};
+  if (!self->failed && !self->lost && livenps_aggregate_active(aggregate) && livenps_aggregate_finish(aggregate, 0, &error))
+    livenps_log(LIVENPS_WARN, "aggregate", "the last publish did not succeed: %s", error.text);
+  livenps_aggregate_close(aggregate);
+  return NULL;
+}
+
+/* Redis as the program needs it, within startup_timeout. */
+static int reach_redis(livenps_redis *redis, const livenps_settings *settings, livenps_error *error) {
+  const int64_t until = livenps_monotonic_ms() + settings->startup_timeout_ms;
+  for (;;) {
+    livenps_error_clear(error);
+    if (!livenps_redis_connect(redis, error)) return 0;
+    if (error->code != LIVENPS_E_LOST) return -1;
+    if (livenps_stop || livenps_monotonic_ms() >= until) break;
+    sleep_ms(100);
+  }
+  error->code = LIVENPS_E_STARTUP;
+  return -1;
+}
+
+static void *leave_in_time(void *opaque) {
+  (void)opaque;
+  sleep_ms(LEAVE_SECONDS * 1000);
+  livenps_log(LIVENPS_WARN, "run", "did not finish within %d s of the signal: leaving; nothing is lost, it will be read again",
+              LEAVE_SECONDS);
+  _exit(LIVENPS_E_LOST);
+}
+
+/* A dynamic member is a new writer each time it starts. */
+static void writer_name(const livenps_settings *settings, char out[65]) {
+  char random[9];
+  livenps_random_hex(random, sizeof random);
+  if (*settings->instance)
+    snprintf(out, 65, "%.64s", settings->instance);
+  else
+    snprintf(out, 65, "%s", random);
+}
+
+int livenps_run(const livenps_settings *settings) {
+  livenps_error error = {0};
+  livenps_rules rules = {0};
+  livenps_watch *watch = NULL;
+  livenps_commit commit = {0};
+  livenps_quarantine *quarantine = NULL;
+  livenps_reader *reader = NULL;
+  aggregating aggregator = {0};
+  bool started = false;
+  char writer[65];
+  pthread_t watchdog;
+
+  if (livenps_rules_open(&rules, settings, NULL, &error)) goto end;
+  writer_name(settings, writer);
+  if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) || reach_redis(commit.redis, settings, &error) ||
+      livenps_watch_open(&watch, settings, &error) || livenps_quarantine_open(&quarantine, settings, &error))
+    goto end;
+  livenps_quarantine_prepare(quarantine, settings);
+  livenps_watch_start(watch);
+
+  aggregator.config = (livenps_aggregate_config){
+      .settings = settings, .instance = writer, .source = {livenps_watch_beginnings, livenps_watch_partitions, watch}};
+  memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
+  started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
+
+  const livenps_reader_config config = {.settings = settings, .admission = &rules.admission,
+                                        .mappings = (const livenps_mapping *const *)rules.mappings, .watch = watch,
+                                        .commit = &commit, .quarantine = quarantine};
+  if (livenps_reader_open(&reader, &config, &error) || livenps_reader_subscribe(reader, &error)) goto end;
+  livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer, settings->topics.count,
+              settings->namespace_);
+  while (!livenps_stop && !aggregator.failed)
+    if (livenps_reader_step(reader, STEP_MS, true, &error)) break;
+  if (aggregator.failed) error = aggregator.error;
+
+end:
+  if (livenps_stop && !pthread_create(&watchdog, NULL, leave_in_time, NULL)) pthread_detach(watchdog);
+  if (reader && !error.code) {
+    livenps_reader_stats stats;
+    if (livenps_reader_flush(reader, &error)) livenps_fail_prefix(&error, "what was in hand will be read again");
+    livenps_reader_stats_get(reader, &stats);
+    livenps_log(LIVENPS_INFO, "run", "leaving: %llu records read, %llu accepted, %llu rejected, %llu commits",
+                (unsigned long long)stats.records, (unsigned long long)stats.accepted, (unsigned long long)stats.rejected,
+                (unsigned long long)commit.commits);
+  }
+  livenps_reader_close(reader);
+  aggregator.stop = true;
+  if (started) pthread_join(aggregator.thread, NULL);
+  if (!error.code && aggregator.lost) livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
+  livenps_quarantine_close(quarantine);
+  livenps_watch_close(watch);
+  livenps_commit_close(&commit);
+  livenps_rules_close(&rules);
+  if (!error.code) return 0;
+  livenps_log(LIVENPS_ERROR, "run", "%s", error.text);
+  return (int)error.code;
+}
