@@ -446,9 +446,10 @@ void livenps_command_help(const livenps_program *program, int command, livenps_b
     }
     const livenps_command *one = &program->commands[i];
     bool optional = program->has_default && i == 0;
+    size_t start = out->length;
     livenps_buffer_print(out, "%s %s %s%s%s ", i == 0 || command >= 0 ? "Usage:" : "      ", program->name,
                          optional ? "[" : "", one->name, optional ? "]" : "");
-    wrap(out, one->synopsis, 10, 60); /* a long synopsis goes on in the next line */
+    wrap(out, one->synopsis, 10, (int)(out->length - start));
   }
   livenps_buffer_print(out, "\n");
   wrap(out, command < 0 ? program->text : program->commands[command].text, 0, 0);
@@ -484,8 +485,9 @@ void livenps_command_help(const livenps_program *program, int command, livenps_b
     }
   }
   livenps_buffer_print(out,
-                       "\nSettings: %s --help-settings lists them all. The manual of settings is the\n"
-                       "commented file config/livenps.yaml (installed as share/livenps/livenps.yaml).\n",
+                       "\nAll settings: %s --help-settings\n"
+                       "Their manual, with what each choice costs: config/livenps.yaml in the sources,\n"
+                       "share/livenps/livenps.yaml where it is installed.\n",
                        program->name);
 }
 
