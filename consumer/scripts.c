@@ -1,6 +1,7 @@
 #include "scripts.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -284,5 +285,538 @@ int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const c
   result = 0;
 done:
   livenps_reply_free(reply);
+  return result;
+}
+
+/* ---- lease ------------------------------------------------------------------------------------------------------- */
+
+/* A lease that lapsed is taken again like a free one: whoever held it in between may have done anything. */
+static livenps_script lease_script = {
+    .text = "local lease = redis.call('GET', KEYS[1])\n"
+            "if lease == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 'HELD' end\n"
+            "if lease then return 'OTHER' end\n"
+            "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+            "return 'TAKEN'\n",
+};
+
+static livenps_script release_script = {
+    .text = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end\n"
+            "return 'OK'\n",
+};
+
+int livenps_script_lease(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                         bool *held, bool *taken, livenps_error *error) {
+  char ms[24];
+  snprintf(ms, sizeof ms, "%" PRId64, holder->lease_ms);
+  const char *argv[] = {keys->lease, holder->token, ms};
+  livenps_reply *reply = livenps_redis_eval(redis, &lease_script, error, 1, 3, argv, NULL);
+  if (!reply) {
+    return -1;
+  }
+  livenps_text word = answer_of(reply);
+  *taken = is(word, "TAKEN");
+  *held = *taken || is(word, "HELD");
+  livenps_reply_free(reply);
+  return 0;
+}
+
+int livenps_script_release(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                           livenps_error *error) {
+  const char *argv[] = {keys->lease, holder->token};
+  livenps_reply *reply = livenps_redis_eval(redis, &release_script, error, 1, 2, argv, NULL);
+  livenps_reply_free(reply);
+  return reply ? 0 : -1;
+}
+
+/* ---- look -------------------------------------------------------------------------------------------------------- */
+
+/* Whether an entry with this id and nonce is in the log. Fields stand in the order in which commit wrote them. */
+#define LUA_ENTRY                                                                                            \
+  "local function entry(log, id, nonce)\n"                                                                   \
+  "  local found = redis.call('XRANGE', log, id, id)[1]\n"                                                   \
+  "  if found and found[2][3] == 'n' and found[2][4] == nonce then return found[2] end\n"                    \
+  "  return nil\n"                                                                                           \
+  "end\n"
+
+static livenps_script look_script = {
+    .text = LUA_KIND LUA_TIME LUA_ENTRY
+    "local meta, log, snapshot = KEYS[1], KEYS[2], KEYS[3]\n"
+    "local bad = wrong(meta, 'hash') or wrong(log, 'stream') or wrong(snapshot, 'hash')\n"
+    "if bad then return bad end\n"
+    "local m = redis.call('HMGET', meta, 'version', 'lineage', 'genesis', 'admit', 'publish', 'head', 'head_nonce')\n"
+    "local s = redis.call('HMGET', snapshot, 'entry', 'nonce', 'lineage', 'chunks')\n"
+    "local present = kind(meta) ~= 'none' and kind(log) ~= 'none'\n"
+    "local covered = false\n"
+    /* A pointer of another lineage is not this log's. */
+    "if not (s[1] and s[2] and s[4]) or s[3] ~= m[2] then s = {'', '', '', ''}\n"
+    "elseif present then covered = entry(log, s[1], s[2]) end\n"
+    "local out = {now(), present and 1 or 0, m[1] or '0', m[2] or '', m[3] or '0', m[4] or '', m[5] or '',\n"
+    "  m[6] or '', m[7] or '', s[1], s[2], covered and 1 or 0, s[4]}\n"
+    "return out\n",
+};
+
+int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_stored *stored,
+                        livenps_error *error) {
+  const char *argv[] = {keys->meta, keys->log, keys->snapshot};
+  livenps_reply *reply = livenps_redis_eval(redis, &look_script, error, 3, 3, argv, NULL);
+  if (!reply) {
+    return -1;
+  }
+  livenps_stored found = {0};
+  int64_t present = 0, exists = 0;
+  livenps_text chunks = {0};
+  int result = -1;
+  if (livenps_reply_count(reply) != 13 ||
+      !livenps_reply_integer(livenps_reply_item(reply, 0), &found.redis_ms) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 1), &present) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 2), &found.version) ||
+      !copy_text(livenps_reply_item(reply, 3), found.lineage, sizeof found.lineage) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 4), &found.genesis) ||
+      !copy_text(livenps_reply_item(reply, 5), found.admit, sizeof found.admit) ||
+      !copy_text(livenps_reply_item(reply, 6), found.publish, sizeof found.publish) ||
+      !copy_text(livenps_reply_item(reply, 7), found.head.id, sizeof found.head.id) ||
+      !copy_text(livenps_reply_item(reply, 8), found.head.nonce, sizeof found.head.nonce) ||
+      !copy_text(livenps_reply_item(reply, 9), found.covered.id, sizeof found.covered.id) ||
+      !copy_text(livenps_reply_item(reply, 10), found.covered.nonce, sizeof found.covered.nonce) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 11), &exists) ||
+      !livenps_reply_text(livenps_reply_item(reply, 12), &chunks)) {
+    odd_reply(error, "look");
+  } else {
+    found.present = present != 0;
+    found.covered_exists = exists != 0;
+    found.chunks = livenps_copy(chunks.at, chunks.length);
+    *stored = found;
+    result = 0;
+  }
+  livenps_reply_free(reply);
+  return result;
+}
+
+/* ---- what the aggregator's scripts check first ------------------------------------------------------------------- */
+
+#define LUA_HOLDER                                                                                           \
+  "local function refused(lease, token, ms)\n"                                                               \
+  "  if redis.call('GET', lease) ~= token then return {'LEASE'} end\n"                                       \
+  "  redis.call('PEXPIRE', lease, ms)\n"                                                                     \
+  "end\n"
+
+static int read_fence(const livenps_reply *reply, livenps_fence *fence, const char *script,
+                      livenps_error *error) {
+  static const char *const words[] = {"OK", "LEASE", "LINEAGE", "GONE", "REPUBLISH", "CHUNK", "BACKWARDS"};
+  livenps_text word = answer_of(reply);
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    if (is(word, words[i])) {
+      *fence = (livenps_fence)i;
+      return 0;
+    }
+  }
+  return odd_reply(error, script);
+}
+
+static void put_chunks(arguments *list, const livenps_chunk *chunks, size_t count, char (*sizes)[24],
+                       livenps_buffer *listing) {
+  for (size_t i = 0; i < count; i++) {
+    livenps_buffer_print(listing, "%s %s %zu\n", chunks[i].name, chunks[i].key, chunks[i].size);
+  }
+  put(list, listing->at ? listing->at : "", listing->length);
+  snprintf(sizes[count], sizeof sizes[count], "%zu", count);
+  put_string(list, sizes[count]);
+  for (size_t i = 0; i < count; i++) {
+    snprintf(sizes[i], sizeof sizes[i], "%zu", chunks[i].size);
+    put_string(list, chunks[i].key);
+    put_string(list, sizes[i]);
+  }
+}
+
+/* Chunks stand in ARGV as listing, count, then key and size of each. `first` is the listing's index. */
+#define LUA_CHUNKS                                                                                                       \
+  "local function missing(first)\n"                                                                                      \
+  "  for i = first + 2, first + 1 + 2 * ARGV[first + 1], 2 do\n"                                                         \
+  "    if kind(ARGV[i]) ~= 'string' or redis.call('STRLEN', ARGV[i]) ~= tonumber(ARGV[i + 1]) then return ARGV[i] end\n" \
+  "  end\n"                                                                                                              \
+  "end\n"                                                                                                                \
+  "local function keep(first, old)\n"                                                                                    \
+  "  local listed = {}\n"                                                                                                \
+  "  for i = first + 2, first + 1 + 2 * ARGV[first + 1], 2 do listed[ARGV[i]] = 1 redis.call('PERSIST', ARGV[i]) end\n"  \
+  "  for key in string.gmatch(old or '', '%S+ (%S+) %d+\\n') do\n"                                                       \
+  "    if not listed[key] then redis.call('UNLINK', key) end\n"                                                          \
+  "  end\n"                                                                                                              \
+  "end\n"
+
+/* ---- genesis ----------------------------------------------------------------------------------------------------- */
+
+/* ARGV: 1 token, 2 lease ms, 3 lineage seen, 4 version, 5 lineage, 6 admit, 7 nonce, 8 payload, 9 snapshot id, 10 chunk listing,
+ * 11 number of chunks, key and size of each, number of extra fields, name and value of each, then positions: field and offset. */
+static livenps_script genesis_script = {
+    .text = LUA_KIND LUA_TIME LUA_HOLDER LUA_CHUNKS
+    "local meta, positions, log, lease, snapshot = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
+    "local no = refused(lease, ARGV[1], ARGV[2])\n"
+    "if no then return no end\n"
+    "local bad = wrong(meta, 'hash')\n"
+    "if bad then return bad end\n"
+    "local stored = redis.call('HMGET', meta, 'lineage', 'genesis')\n"
+    "if (stored[1] or '') ~= ARGV[3] then return {'LINEAGE'} end\n"
+    "local lost = missing(10)\n"
+    "if lost then return {'CHUNK', lost} end\n"
+    "local old = kind(snapshot) == 'hash' and redis.call('HGET', snapshot, 'chunks') or ''\n"
+    "local genesis = string.format('%.0f', (tonumber(stored[2] or '') or 0) + 1)\n"
+    /* The first write may be refused for want of memory: then the old namespace stands as it was. */
+    "local extra = 12 + 2 * ARGV[11]\n"
+    "local first = extra + 1 + 2 * ARGV[extra]\n"
+    "redis.call('HSET', meta, 'genesis', genesis)\n"
+    "redis.call('UNLINK', meta, positions, log, snapshot)\n"
+    "local id = redis.call('XADD', log, '*', 'l', ARGV[5], 'n', ARGV[7], 'p', '0-0', 'q', '-', 'b', '0', 'd', ARGV[8])\n"
+    "redis.call('HSET', meta, 'version', ARGV[4], 'lineage', ARGV[5], 'genesis', genesis, 'admit', ARGV[6], 'head', id,\n"
+    "  'head_nonce', ARGV[7], 'bytes', string.format('%d', #ARGV[8]), 'trimmed', string.format('%d', #ARGV[8]), 'publish', '')\n"
+    "for i = extra + 1, first - 1, 2 do redis.call('HSETNX', meta, ARGV[i], ARGV[i + 1]) end\n"
+    "for i = first, #ARGV, 2000 do\n"
+    "  redis.call('HSET', positions, unpack(ARGV, i, math.min(i + 1999, #ARGV)))\n"
+    "end\n"
+    "redis.call('HSET', snapshot, 'id', ARGV[9], 'entry', id, 'nonce', ARGV[7], 'lineage', ARGV[5], 'genesis', genesis,\n"
+    "  'chunks', ARGV[10])\n"
+    "keep(10, old)\n"
+    "return {'OK', now(), id, genesis}\n",
+};
+
+int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder,
+                           const livenps_birth *birth, livenps_fence *fence, int64_t *genesis,
+                           int64_t *redis_ms, livenps_error *error) {
+  int result = -1;
+  char version[16], lease[24], extras[24];
+  livenps_entry_id made = {.id = ""};
+  arguments list = {0};
+  livenps_buffer listing = {0};
+  char(*sizes)[24] = livenps_alloc((birth->chunk_count + 1) * sizeof *sizes);
+  char(*offsets)[24] = livenps_alloc((birth->position_count + 1) * sizeof *offsets);
+  livenps_random_hex(made.nonce, sizeof made.nonce);
+  snprintf(version, sizeof version, "%d", LIVENPS_FORMAT_VERSION);
+  snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
+  snprintf(extras, sizeof extras, "%zu", birth->extra_count);
+  put_string(&list, keys->meta);
+  put_string(&list, keys->positions);
+  put_string(&list, keys->log);
+  put_string(&list, keys->lease);
+  put_string(&list, keys->snapshot);
+  put_string(&list, holder->token);
+  put_string(&list, lease);
+  put_string(&list, birth->seen);
+  put_string(&list, version);
+  put_string(&list, holder->lineage);
+  put_string(&list, birth->admit);
+  put_string(&list, made.nonce);
+  put(&list, birth->payload->at ? birth->payload->at : "", birth->payload->length);
+  put_string(&list, birth->snapshot_id);
+  put_chunks(&list, birth->chunks, birth->chunk_count, sizes, &listing);
+  put_string(&list, extras);
+  for (size_t i = 0; i < birth->extra_count; i++) {
+    put_string(&list, birth->extra[i].name);
+    put_string(&list, birth->extra[i].value);
+  }
+  for (size_t i = 0; i < birth->position_count; i++) {
+    snprintf(offsets[i], sizeof offsets[i], "%" PRId64, birth->positions[i].next);
+    put_string(&list, birth->positions[i].field);
+    put_string(&list, offsets[i]);
+  }
+  livenps_reply *reply =
+      livenps_redis_eval(redis, &genesis_script, error, 5, (int)list.count, list.at, list.lengths);
+  if (!reply || read_fence(reply, fence, "genesis", error) != 0) {
+    goto done;
+  }
+  if (*fence == LIVENPS_FENCE_OK) {
+    if (!livenps_reply_integer(livenps_reply_item(reply, 1), redis_ms) ||
+        !copy_text(livenps_reply_item(reply, 2), made.id, sizeof made.id) ||
+        !livenps_reply_integer(livenps_reply_item(reply, 3), genesis)) {
+      odd_reply(error, "genesis");
+      goto done;
+    }
+    holder->covered = made;
+  }
+  result = 0;
+done:
+  livenps_reply_free(reply);
+  arguments_free(&list);
+  livenps_buffer_free(&listing);
+  free(sizes);
+  free(offsets);
+  return result;
+}
+
+/* ---- read -------------------------------------------------------------------------------------------------------- */
+
+/* ARGV: 1 token, 2 lease ms, 3 lineage, 4 last id, 5 bytes. Entries are read in small steps until the bytes are there, so that the
+ * reply stays bounded whatever the entries' sizes. */
+static livenps_script read_script = {
+    .text = LUA_KIND LUA_TIME LUA_HOLDER
+    "local meta, log, lease = KEYS[1], KEYS[2], KEYS[3]\n"
+    "local no = refused(lease, ARGV[1], ARGV[2])\n"
+    "if no then return no end\n"
+    "local bad = wrong(meta, 'hash') or wrong(log, 'stream')\n"
+    "if bad then return bad end\n"
+    "if kind(meta) == 'none' or kind(log) == 'none' then return {'GONE'} end\n"
+    "local m = redis.call('HMGET', meta, 'lineage', 'head', 'head_nonce', 'bytes', 'trimmed', 'publish')\n"
+    "if m[1] ~= ARGV[3] then return {'LINEAGE'} end\n"
+    "local out, size, from, step = {}, 0, '(' .. ARGV[4], 4\n"
+    "repeat\n"
+    "  local some = redis.call('XRANGE', log, from, '+', 'COUNT', step)\n"
+    "  for _, e in ipairs(some) do\n"
+    "    out[#out + 1] = e\n"
+    "    for i = 2, #e[2], 2 do size = size + #e[2][i] end\n"
+    "    from = '(' .. e[1]\n"
+    "  end\n"
+    "until #some < step or size >= tonumber(ARGV[5])\n"
+    "return {'OK', now(), m[2] or '', m[3] or '', m[4] or '0', m[5] or '0', m[6] or '', out}\n",
+};
+
+void livenps_reading_free(livenps_reading *reading) {
+  livenps_reply_free(reading->reply);
+  free(reading->at);
+  *reading = (livenps_reading){0};
+}
+
+static int read_logged(const livenps_reply *item, livenps_logged *logged, livenps_error *error) {
+  const livenps_reply *fields = livenps_reply_item(item, 1);
+  int seen = 0;
+  if (!copy_text(livenps_reply_item(item, 0), logged->id.id, sizeof logged->id.id)) {
+    return odd_reply(error, "read");
+  }
+  logged->ms = strtoll(logged->id.id, NULL, 10);
+  for (size_t i = 0; i + 1 < livenps_reply_count(fields); i += 2) {
+    livenps_text name;
+    const livenps_reply *value = livenps_reply_item(fields, i + 1);
+    if (!livenps_reply_text(livenps_reply_item(fields, i), &name) || name.length != 1) {
+      continue;
+    }
+    switch (*name.at) {
+    case 'l': seen += livenps_reply_text(value, &logged->lineage); break;
+    case 'n': seen += copy_text(value, logged->id.nonce, sizeof logged->id.nonce); break;
+    case 'p': seen += copy_text(value, logged->before.id, sizeof logged->before.id); break;
+    case 'q': seen += copy_text(value, logged->before.nonce, sizeof logged->before.nonce); break;
+    case 'd': seen += livenps_reply_text(value, &logged->payload); break;
+    default: break;
+    }
+  }
+  if (seen != 5) {
+    return livenps_fail(error, LIVENPS_E_DATA, "log entry %s lacks fields: another program wrote it",
+                        logged->id.id);
+  }
+  return 0;
+}
+
+int livenps_script_read(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                        const char *last, int64_t max_bytes, livenps_reading *reading, livenps_error *error) {
+  char lease[24], bytes[24];
+  *reading = (livenps_reading){0};
+  snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
+  snprintf(bytes, sizeof bytes, "%" PRId64, max_bytes);
+  const char *argv[] = {keys->meta, keys->log,       keys->lease, holder->token,
+                        lease,      holder->lineage, last,        bytes};
+  livenps_reply *reply = livenps_redis_eval(redis, &read_script, error, 3, 8, argv, NULL);
+  if (!reply) {
+    return -1;
+  }
+  reading->reply = reply;
+  if (read_fence(reply, &reading->fence, "read", error) != 0) {
+    goto failed;
+  }
+  if (reading->fence != LIVENPS_FENCE_OK) {
+    return 0;
+  }
+  const livenps_reply *entries = livenps_reply_item(reply, 7);
+  if (!entries || !livenps_reply_integer(livenps_reply_item(reply, 1), &reading->redis_ms) ||
+      !copy_text(livenps_reply_item(reply, 2), reading->head.id, sizeof reading->head.id) ||
+      !copy_text(livenps_reply_item(reply, 3), reading->head.nonce, sizeof reading->head.nonce) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 4), &reading->bytes) ||
+      !livenps_reply_integer(livenps_reply_item(reply, 5), &reading->trimmed) ||
+      !copy_text(livenps_reply_item(reply, 6), reading->publish, sizeof reading->publish)) {
+    odd_reply(error, "read");
+    goto failed;
+  }
+  reading->count = livenps_reply_count(entries);
+  reading->at = livenps_alloc((reading->count + 1) * sizeof *reading->at);
+  for (size_t i = 0; i < reading->count; i++) {
+    if (read_logged(livenps_reply_item(entries, i), &reading->at[i], error) != 0) {
+      goto failed;
+    }
+  }
+  return 0;
+failed:
+  livenps_reading_free(reading);
+  return -1;
+}
+
+/* ---- publish ----------------------------------------------------------------------------------------------------- */
+
+void livenps_ops_add(livenps_ops *ops, const char *bytes, size_t length) {
+  if (ops->count == ops->capacity) {
+    ops->capacity = ops->capacity ? ops->capacity * 2 : 1024;
+    ops->ends = livenps_resize(ops->ends, ops->capacity * sizeof *ops->ends);
+  }
+  livenps_buffer_add(&ops->bytes, bytes, length);
+  ops->ends[ops->count++] = ops->bytes.length;
+}
+
+/* The number of arguments is known at the end only: room for five digits stands in front. */
+void livenps_ops_begin(livenps_ops *ops) {
+  ops->open = ops->count;
+  livenps_ops_add(ops, "00000", 5);
+}
+
+void livenps_ops_end(livenps_ops *ops) {
+  char number[16];
+  snprintf(number, sizeof number, "%05zu", ops->count - ops->open - 1);
+  memcpy(ops->bytes.at + ops->ends[ops->open] - 5, number, 5);
+  ops->commands++;
+}
+
+void livenps_ops_command(livenps_ops *ops, const char *word, ...) {
+  va_list more;
+  va_start(more, word);
+  livenps_ops_begin(ops);
+  for (; word; word = va_arg(more, const char *)) {
+    livenps_ops_add(ops, word, strlen(word));
+  }
+  livenps_ops_end(ops);
+  va_end(more);
+}
+
+void livenps_ops_clear(livenps_ops *ops) {
+  ops->bytes.length = 0;
+  ops->count = ops->commands = 0;
+}
+
+void livenps_ops_free(livenps_ops *ops) {
+  livenps_buffer_free(&ops->bytes);
+  free(ops->ends);
+  *ops = (livenps_ops){0};
+}
+
+/* ARGV: 1 token, 2 lease ms, 3 lineage, 4 covered id, 5 its nonce, 6 last publish id, 7 new one, then for every command the number of its
+ * words and the words. The new id is the first write: what fails later is published again, because the caller then knows of an
+ * error and publishes everything. */
+static livenps_script publish_script = {
+    .text = LUA_KIND LUA_HOLDER LUA_ENTRY
+    "local meta, log, lease = KEYS[1], KEYS[2], KEYS[3]\n"
+    "local no = refused(lease, ARGV[1], ARGV[2])\n"
+    "if no then return no end\n"
+    "local bad = wrong(meta, 'hash') or wrong(log, 'stream')\n"
+    "if bad then return bad end\n"
+    "local m = redis.call('HMGET', meta, 'lineage', 'publish')\n"
+    "if m[1] ~= ARGV[3] then return {'LINEAGE'} end\n"
+    "if not entry(log, ARGV[4], ARGV[5]) then return {'GONE'} end\n"
+    "if (m[2] or '') ~= ARGV[6] then return {'REPUBLISH', m[2] or ''} end\n"
+    "redis.call('HSET', meta, 'publish', ARGV[7])\n"
+    "local i = 8\n"
+    "while i <= #ARGV do\n"
+    "  local last = i + tonumber(ARGV[i])\n"
+    "  local reply = redis.pcall(unpack(ARGV, i + 1, last))\n"
+    "  if type(reply) == 'table' and reply.err then\n"
+    "    if string.find(reply.err, 'WRONGTYPE', 1, true) then\n"
+    "      redis.call('UNLINK', ARGV[i + 2])\n"
+    "      redis.call(unpack(ARGV, i + 1, last))\n"
+    "    elseif not (ARGV[i + 1] == 'XADD' and string.find(reply.err, 'equal or smaller', 1, true)) then\n"
+    "      return reply\n"
+    "    end\n"
+    "  end\n"
+    "  i = last + 1\n"
+    "end\n"
+    "return {'OK'}\n",
+};
+
+int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                           const char *before, const char *id, const livenps_ops *ops, livenps_fence *fence,
+                           char stored[64], livenps_error *error) {
+  char lease[24];
+  arguments list = {0};
+  snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
+  put_string(&list, keys->meta);
+  put_string(&list, keys->log);
+  put_string(&list, keys->lease);
+  put_string(&list, holder->token);
+  put_string(&list, lease);
+  put_string(&list, holder->lineage);
+  put_string(&list, holder->covered.id);
+  put_string(&list, holder->covered.nonce);
+  put_string(&list, before);
+  put_string(&list, id);
+  for (size_t i = 0; i < ops->count; i++) {
+    size_t from = i ? ops->ends[i - 1] : 0;
+    put(&list, ops->bytes.at + from, ops->ends[i] - from);
+  }
+  livenps_reply *reply =
+      livenps_redis_eval(redis, &publish_script, error, 3, (int)list.count, list.at, list.lengths);
+  arguments_free(&list);
+  if (!reply) {
+    return -1;
+  }
+  int result = read_fence(reply, fence, "publish", error);
+  stored[0] = 0;
+  if (result == 0 && *fence == LIVENPS_FENCE_REPUBLISH) {
+    copy_text(livenps_reply_item(reply, 1), stored, 64);
+  }
+  livenps_reply_free(reply);
+  return result;
+}
+
+/* ---- snapshot ---------------------------------------------------------------------------------------------------- */
+
+/* ARGV: 1 token, 2 lease ms, 3 lineage, 4 snapshot id, 5 covered id, 6 its nonce, 7 chunk listing, 8 number of chunks, key and size of
+ * each. Payload bytes up to and with the covered entry no longer count as waiting in the log. */
+static livenps_script flip_script = {
+    .text = LUA_KIND LUA_HOLDER LUA_ENTRY LUA_CHUNKS
+    "local meta, log, lease, snapshot = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
+    "local no = refused(lease, ARGV[1], ARGV[2])\n"
+    "if no then return no end\n"
+    "local bad = wrong(meta, 'hash') or wrong(log, 'stream') or wrong(snapshot, 'hash')\n"
+    "if bad then return bad end\n"
+    "local m = redis.call('HMGET', meta, 'lineage', 'genesis')\n"
+    "if m[1] ~= ARGV[3] then return {'LINEAGE'} end\n"
+    "local covered = entry(log, ARGV[5], ARGV[6])\n"
+    "if not covered then return {'GONE'} end\n"
+    "local lost = missing(7)\n"
+    "if lost then return {'CHUNK', lost} end\n"
+    "local old = redis.call('HMGET', snapshot, 'entry', 'lineage', 'chunks')\n"
+    "local function parts(id) local a, b = string.match(id, '^(%d+)-(%d+)$') return tonumber(a), tonumber(b) end\n"
+    "if old[1] and old[2] == ARGV[3] then\n"
+    "  local a, b = parts(old[1])\n"
+    "  local c, d = parts(ARGV[5])\n"
+    "  if a and (a > c or (a == c and b > d)) then return {'BACKWARDS', old[1]} end\n"
+    "end\n"
+    "redis.call('HSET', snapshot, 'id', ARGV[4], 'entry', ARGV[5], 'nonce', ARGV[6], 'lineage', ARGV[3],\n"
+    "  'genesis', m[2] or '0', 'chunks', ARGV[7])\n"
+    "redis.call('HSET', meta, 'trimmed', string.format('%.0f', tonumber(covered[10]) + #covered[12]))\n"
+    "redis.call('XTRIM', log, 'MINID', '=', ARGV[5])\n"
+    "keep(7, old[3])\n"
+    "return {'OK'}\n",
+};
+
+int livenps_script_flip(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder,
+                        const livenps_entry_id *covers, const char *snapshot_id, const livenps_chunk *chunks,
+                        size_t chunk_count, livenps_fence *fence, livenps_error *error) {
+  char lease[24];
+  arguments list = {0};
+  livenps_buffer listing = {0};
+  char(*sizes)[24] = livenps_alloc((chunk_count + 1) * sizeof *sizes);
+  snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
+  put_string(&list, keys->meta);
+  put_string(&list, keys->log);
+  put_string(&list, keys->lease);
+  put_string(&list, keys->snapshot);
+  put_string(&list, holder->token);
+  put_string(&list, lease);
+  put_string(&list, holder->lineage);
+  put_string(&list, snapshot_id);
+  put_string(&list, covers->id);
+  put_string(&list, covers->nonce);
+  put_chunks(&list, chunks, chunk_count, sizes, &listing);
+  livenps_reply *reply =
+      livenps_redis_eval(redis, &flip_script, error, 4, (int)list.count, list.at, list.lengths);
+  int result = reply ? read_fence(reply, fence, "snapshot", error) : -1;
+  if (result == 0 && *fence == LIVENPS_FENCE_OK) {
+    holder->covered = *covers;
+  }
+  livenps_reply_free(reply);
+  arguments_free(&list);
+  livenps_buffer_free(&listing);
+  free(sizes);
   return result;
 }

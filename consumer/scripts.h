@@ -47,6 +47,111 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
 int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const char **fields, size_t count, bool *empty,
                          char lineage[33], char admit[65], int64_t *positions, int64_t *redis_ms, livenps_error *error);
 
-/* The rest (lease, genesis, snapshot flip and trim, publish) is declared by scripts.c's other user, aggregate.c, further down here. */
+/* ---- the aggregator's scripts: each renews the lease it checks ---------------------------------------------------- */
+
+/* Why a script of the aggregator did nothing. */
+typedef enum {
+  LIVENPS_FENCE_OK,
+  LIVENPS_FENCE_LEASE,     /* the token is not ours (any more): stand by */
+  LIVENPS_FENCE_LINEAGE,   /* another genesis happened (or meta is gone): load what is there */
+  LIVENPS_FENCE_GONE,      /* the covered entry (or the log) is not there: reload the snapshot */
+  LIVENPS_FENCE_REPUBLISH, /* the last publish id is not the one we left: publish everything */
+  LIVENPS_FENCE_CHUNK,     /* a chunk of the snapshot is missing or has another length: write all chunks again */
+  LIVENPS_FENCE_BACKWARDS, /* a snapshot of the same lineage covers a later entry */
+} livenps_fence;
+
+typedef struct {
+  char token[33];
+  int64_t lease_ms;
+  char lineage[33];
+  livenps_entry_id covered;
+} livenps_holder;
+
+/* Takes or renews. *taken: it was free and is ours now; *held false: another holds it. */
+int livenps_script_lease(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, bool *held, bool *taken,
+                         livenps_error *error);
+int livenps_script_release(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, livenps_error *error);
+
+/* What stands in the namespace. present: meta and log are there; without a log lineage is still told, for the genesis that replaces it.
+ * covered.id is "" without a snapshot; covered_exists: the log still holds that entry. chunks belongs to the caller (free). */
+typedef struct {
+  int64_t redis_ms;
+  bool present;
+  int64_t version, genesis;
+  char lineage[33], admit[65], publish[64];
+  livenps_entry_id head, covered;
+  bool covered_exists;
+  char *chunks;
+} livenps_stored;
+int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_stored *stored, livenps_error *error);
+
+/* A chunk as the pointer lists it. */
+typedef struct {
+  char *name, *key;
+  size_t size;
+} livenps_chunk;
+
+/* Raises the genesis number and replaces whatever the namespace holds by meta, positions, a snapshot pointer and one entry with
+ * this payload, which the snapshot covers. seen: the lineage that was looked at, "" for none; another one is LINEAGE. On OK
+ * holder->covered is the new entry. holder->lineage is the new lineage. */
+typedef struct {
+  const char *seen, *admit, *snapshot_id;
+  const livenps_chunk *chunks;
+  size_t chunk_count;
+  const livenps_claim *positions; /* next is stored, expected is not looked at */
+  size_t position_count;
+  const livenps_pair *extra;
+  size_t extra_count;
+  const livenps_buffer *payload;
+} livenps_birth;
+int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder, const livenps_birth *birth,
+                           livenps_fence *fence, int64_t *genesis, int64_t *redis_ms, livenps_error *error);
+
+/* Entries after `last`, at most about max_bytes of payload, with Redis TIME read in the same moment. */
+typedef struct {
+  livenps_entry_id id, before; /* before: what it names as its predecessor */
+  int64_t ms;                  /* of its id */
+  livenps_text lineage, payload;
+} livenps_logged;
+typedef struct {
+  livenps_reply *reply; /* the texts borrow from it */
+  livenps_fence fence;
+  int64_t redis_ms, bytes, trimmed;
+  livenps_entry_id head;
+  char publish[64];
+  livenps_logged *at;
+  size_t count;
+} livenps_reading;
+int livenps_script_read(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, const char *last,
+                        int64_t max_bytes, livenps_reading *reading, livenps_error *error);
+void livenps_reading_free(livenps_reading *reading); /* legal on {0} */
+
+/* Commands to apply in one script. {0} is empty. */
+typedef struct {
+  livenps_buffer bytes; /* all arguments, one after the other */
+  size_t *ends;
+  size_t count, capacity;
+  size_t commands;
+  size_t open;          /* index of the count of the command being written */
+} livenps_ops;
+void livenps_ops_begin(livenps_ops *ops);
+void livenps_ops_add(livenps_ops *ops, const char *bytes, size_t length);
+void livenps_ops_end(livenps_ops *ops);
+void livenps_ops_command(livenps_ops *ops, const char *word, ...) __attribute__((sentinel)); /* whole, strings, NULL */
+void livenps_ops_clear(livenps_ops *ops);
+void livenps_ops_free(livenps_ops *ops);
+
+/* Checks token, lineage, covered entry and that the last publish id is `before`, leaves `id`, then applies the commands. A key of another
+ * type is replaced (views are ours to write), an XADD at or below the stream's last id is left out. stored: on REPUBLISH what is there. */
+int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, const char *before,
+                           const char *id, const livenps_ops *ops, livenps_fence *fence, char stored[64],
+                           livenps_error *error);
+
+/* The snapshot's flip: checks token, lineage, that `covers` is in the log, that every chunk exists in its length, and that it does not go
+ * backwards; then points to it, removes chunks that are no longer listed, trims the log before the covered entry. On OK holder->covered
+ * is `covers`. */
+int livenps_script_flip(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder, const livenps_entry_id *covers,
+                        const char *snapshot_id, const livenps_chunk *chunks, size_t chunk_count, livenps_fence *fence,
+                        livenps_error *error);
 
 #endif

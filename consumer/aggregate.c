@@ -1,0 +1,800 @@
+#include "aggregate.h"
+
+#include "publish.h"
+#include "scripts.h"
+
+#include "../common/clock.h"
+#include "../common/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What this file keeps:
+ * 1. Nothing is published before the log was folded to the head that was found.
+ * 2. Every entry folded names the one folded before, in the same lineage; else the state is dropped and loaded again.
+ * 3. Every write stands in a script that checks the token (scripts.c). A refused token drops the state. */
+
+enum {
+  READ_BYTES = 4 * 1024 * 1024, /* of the log in one reply */
+  FOLD_MS = 500,                /* a tick publishes after so long, although the log goes on */
+  CHUNK_BYTES = 1024 * 1024,    /* of a snapshot in one call */
+  CHUNK_TTL_MS = 3600 * 1000,   /* of chunks that no pointer lists yet */
+  WRITERS = 256,                /* remembered for `instances` */
+  WRITER_MS = 10000,
+  BREAKS = 2, /* loads in a row that end in a broken log before the namespace is begun anew */
+};
+
+typedef struct {
+  char name[80];
+  int64_t seen_ms;
+} writer;
+
+struct livenps_aggregate {
+  const livenps_settings *settings;
+  livenps_aggregate_config config;
+  char *instance;
+  livenps_redis *redis;
+  livenps_keys keys;
+  livenps_window *windows;
+  size_t window_count;
+  livenps_rollup *rollups;
+  size_t rollup_count;
+  int64_t longest_ms, longest_slice_ms;
+  livenps_holder holder;
+  bool held;
+  livenps_publisher *publisher;
+
+  livenps_state *state; /* NULL: standing by, or not loaded yet */
+  livenps_entry_id last;
+  bool reached_head; /* since the state was loaded */
+  int64_t genesis, redis_ms, log_bytes;
+  unsigned breaks;
+  writer writers[WRITERS];
+  size_t writer_count;
+
+  livenps_chunk *chunks; /* of the snapshot that the pointer lists */
+  size_t chunk_count;
+  uint64_t snapshots;
+  int64_t snapshot_at_ms; /* monotonic */
+  int64_t renewed_at_ms;  /* monotonic */
+};
+
+/* ---- open, close ---------------------------------------------------------------------------------------------------- */
+
+static void free_chunks(livenps_chunk *chunks, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    free(chunks[i].name);
+    free(chunks[i].key);
+  }
+  free(chunks);
+}
+
+/* Drops what is in memory; the next tick loads what is stored. */
+static void forget(livenps_aggregate *aggregate) {
+  livenps_state_free(aggregate->state);
+  aggregate->state = NULL;
+  free_chunks(aggregate->chunks, aggregate->chunk_count);
+  aggregate->chunks = NULL;
+  aggregate->chunk_count = 0;
+  aggregate->reached_head = false;
+  aggregate->writer_count = 0;
+}
+
+static livenps_state *new_state(const livenps_aggregate *aggregate) {
+  livenps_state *state = NULL;
+  const livenps_settings *settings = aggregate->settings;
+  livenps_state_new(&state, &(livenps_state_config){.windows = aggregate->windows,
+                                                    .window_count = aggregate->window_count,
+                                                    .rollups = aggregate->rollups,
+                                                    .rollup_count = aggregate->rollup_count,
+                                                    .series_max = (size_t)settings->series_max,
+                                                    .minimum_n = settings->minimum_n,
+                                                    .reliable_n = settings->reliable_n,
+                                                    .fdr = settings->fdr,
+                                                    .targets = settings->targets.at,
+                                                    .target_count = settings->targets.count});
+  return state;
+}
+
+static void free_aggregate(livenps_aggregate *aggregate) {
+  forget(aggregate);
+  livenps_publisher_close(aggregate->publisher);
+  livenps_redis_close(aggregate->redis);
+  for (size_t i = 0; i < aggregate->config.extra_count; i++) {
+    free(((livenps_pair *)(uintptr_t)aggregate->config.extra)[i].name);
+    free(((livenps_pair *)(uintptr_t)aggregate->config.extra)[i].value);
+  }
+  free((void *)(uintptr_t)aggregate->config.extra);
+  free(aggregate->instance);
+  free(aggregate->windows);
+  free(aggregate->rollups);
+  free(aggregate);
+}
+
+int livenps_aggregate_open(livenps_aggregate **out, const livenps_aggregate_config *config,
+                           livenps_error *error) {
+  livenps_aggregate *aggregate = livenps_alloc(sizeof *aggregate);
+  const livenps_settings *settings = config->settings;
+  aggregate->settings = settings;
+  aggregate->config = *config;
+  aggregate->instance = livenps_copy(config->instance, strlen(config->instance));
+  aggregate->config.instance = aggregate->instance;
+  livenps_pair *extra = livenps_alloc((config->extra_count + 1) * sizeof *extra);
+  for (size_t i = 0; i < config->extra_count; i++) {
+    extra[i].name = livenps_copy(config->extra[i].name, strlen(config->extra[i].name));
+    extra[i].value = livenps_copy(config->extra[i].value, strlen(config->extra[i].value));
+  }
+  aggregate->config.extra = extra;
+  aggregate->windows = livenps_alloc((settings->windows.count + 1) * sizeof *aggregate->windows);
+  aggregate->rollups = livenps_alloc((settings->rollups.count + 1) * sizeof *aggregate->rollups);
+  for (; aggregate->window_count < settings->windows.count; aggregate->window_count++) {
+    livenps_window *window = &aggregate->windows[aggregate->window_count];
+    if (livenps_window_parse(settings->windows.at[aggregate->window_count], window, error) != 0) {
+      goto failed;
+    }
+    aggregate->longest_ms =
+        window->length_ms > aggregate->longest_ms ? window->length_ms : aggregate->longest_ms;
+    aggregate->longest_slice_ms =
+        window->slice_ms > aggregate->longest_slice_ms ? window->slice_ms : aggregate->longest_slice_ms;
+  }
+  for (; aggregate->rollup_count < settings->rollups.count; aggregate->rollup_count++) {
+    if (livenps_rollup_parse(settings->rollups.at[aggregate->rollup_count],
+                             &aggregate->rollups[aggregate->rollup_count], error) != 0) {
+      goto failed;
+    }
+  }
+  livenps_keys_make(&aggregate->keys, settings->namespace_);
+  livenps_random_hex(aggregate->holder.token, sizeof aggregate->holder.token);
+  aggregate->holder.lease_ms = settings->lease_ms;
+  if (livenps_redis_open(&aggregate->redis, settings, error) != 0) {
+    goto failed;
+  }
+  livenps_publisher_open(&aggregate->publisher,
+                         &(livenps_publisher_config){.redis = aggregate->redis,
+                                                     .keys = &aggregate->keys,
+                                                     .settings = settings,
+                                                     .windows = aggregate->windows,
+                                                     .window_count = aggregate->window_count,
+                                                     .rollups = aggregate->rollups,
+                                                     .rollup_count = aggregate->rollup_count,
+                                                     .replay = config->replay});
+  *out = aggregate;
+  return 0;
+failed:
+  free_aggregate(aggregate);
+  return -1;
+}
+
+bool livenps_aggregate_active(const livenps_aggregate *aggregate) {
+  return aggregate->held && aggregate->state != NULL;
+}
+
+const livenps_state *livenps_aggregate_state(const livenps_aggregate *aggregate) {
+  return aggregate->held ? aggregate->state : NULL;
+}
+
+/* ---- lease ---------------------------------------------------------------------------------------------------------- */
+
+static void lost_lease(livenps_aggregate *aggregate) {
+  if (aggregate->held) {
+    livenps_log(LIVENPS_WARN, "aggregate", "the lease of namespace %s went to another instance: standing by",
+                aggregate->settings->namespace_);
+  }
+  aggregate->held = false;
+  forget(aggregate);
+}
+
+/* Takes or renews the lease. What was in memory is worth nothing after a lease that lapsed. */
+static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
+  bool held = false, taken = false;
+  if (livenps_script_lease(aggregate->redis, &aggregate->keys, &aggregate->holder, &held, &taken, error) !=
+      0) {
+    return -1;
+  }
+  aggregate->renewed_at_ms = livenps_monotonic_ms();
+  if (!held) {
+    lost_lease(aggregate);
+    return 0;
+  }
+  if (taken) {
+    forget(aggregate);
+    livenps_log(LIVENPS_INFO, "aggregate", "aggregating namespace %s", aggregate->settings->namespace_);
+  }
+  aggregate->held = true;
+  return 0;
+}
+
+/* During long work. A lapse in between shows as `taken`, which forgets: the caller looks at held and state. */
+static int renew(livenps_aggregate *aggregate, livenps_error *error) {
+  if (livenps_monotonic_ms() - aggregate->renewed_at_ms < aggregate->holder.lease_ms / 4) {
+    return 0;
+  }
+  bool held = false, taken = false;
+  if (livenps_script_lease(aggregate->redis, &aggregate->keys, &aggregate->holder, &held, &taken, error) !=
+      0) {
+    return -1;
+  }
+  aggregate->renewed_at_ms = livenps_monotonic_ms();
+  if (!held) {
+    aggregate->held = false;
+  }
+  return 0;
+}
+
+/* What to do when a script refused. */
+static void obey(livenps_aggregate *aggregate, livenps_fence fence, const char *doing) {
+  switch (fence) {
+  case LIVENPS_FENCE_OK:
+  case LIVENPS_FENCE_REPUBLISH: break; /* the publisher does everything again by itself */
+  case LIVENPS_FENCE_CHUNK:
+    livenps_log(LIVENPS_WARN, "aggregate", "%s: a chunk of the snapshot is gone: writing all of them again",
+                doing);
+    livenps_state_unsaved(aggregate->state);
+    break;
+  case LIVENPS_FENCE_LEASE: lost_lease(aggregate); break;
+  case LIVENPS_FENCE_LINEAGE:
+    livenps_log(LIVENPS_WARN, "aggregate", "%s: the namespace was begun anew: loading what is stored", doing);
+    forget(aggregate);
+    break;
+  case LIVENPS_FENCE_GONE:
+    livenps_log(LIVENPS_WARN, "aggregate",
+                "%s: the log no longer holds what was folded: loading what is stored", doing);
+    forget(aggregate);
+    break;
+  case LIVENPS_FENCE_BACKWARDS:
+    livenps_log(LIVENPS_WARN, "aggregate", "%s: a later snapshot is stored: loading it", doing);
+    forget(aggregate);
+    break;
+  }
+}
+
+/* ---- snapshot ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  livenps_aggregate *aggregate;
+  char id[64];
+  livenps_chunk *chunks;
+  size_t count, capacity;
+  livenps_error *error;
+} chunk_writer;
+
+static int write_chunk(void *opaque, const char *name, bool dirty, const char *bytes, size_t length) {
+  chunk_writer *out = opaque;
+  livenps_aggregate *aggregate = out->aggregate;
+  if (out->count == out->capacity) {
+    out->capacity = out->capacity ? out->capacity * 2 : 64;
+    out->chunks = livenps_resize(out->chunks, out->capacity * sizeof *out->chunks);
+  }
+  if (!dirty) {
+    for (size_t i = 0; i < aggregate->chunk_count; i++) {
+      const livenps_chunk *old = &aggregate->chunks[i];
+      if (strcmp(old->name, name) == 0) {
+        out->chunks[out->count++] = (livenps_chunk){livenps_copy(name, strlen(name)),
+                                                    livenps_copy(old->key, strlen(old->key)), old->size};
+        return 0;
+      }
+    }
+    return livenps_fail(out->error, LIVENPS_E_DATA, "snapshot: chunk %s counts as stored but is not listed",
+                        name);
+  }
+  char key[400], ttl[16];
+  int size = snprintf(key, sizeof key, "%ssnapshot:%s:%s", aggregate->keys.prefix, out->id, name);
+  snprintf(ttl, sizeof ttl, "%d", CHUNK_TTL_MS);
+  const char *argv[] = {"SET", key, bytes, "PX", ttl};
+  const size_t lengths[] = {3, (size_t)size, length, 2, strlen(ttl)};
+  if (renew(aggregate, out->error) != 0) {
+    return -1;
+  }
+  livenps_reply *reply = livenps_redis_command(aggregate->redis, out->error, 5, argv, lengths);
+  if (!reply) {
+    return -1;
+  }
+  livenps_reply_free(reply);
+  out->chunks[out->count++] =
+      (livenps_chunk){livenps_copy(name, strlen(name)), livenps_copy(key, (size_t)size), length};
+  return 0;
+}
+
+/* Writes the chunks of the state, except those that the pointer's keys hold already. */
+static int write_chunks(livenps_aggregate *aggregate, livenps_state *state, chunk_writer *out,
+                        livenps_error *error) {
+  *out = (chunk_writer){.aggregate = aggregate, .error = error};
+  snprintf(out->id, sizeof out->id, "%.16s-%" PRIu64, aggregate->holder.token, ++aggregate->snapshots);
+  if (livenps_state_snapshot(state, CHUNK_BYTES, write_chunk, out) != 0) {
+    free_chunks(out->chunks, out->count);
+    return livenps_fail(error, LIVENPS_E_LOST, "snapshot: not written");
+  }
+  return 0;
+}
+
+static void adopt_chunks(livenps_aggregate *aggregate, chunk_writer *out) {
+  free_chunks(aggregate->chunks, aggregate->chunk_count);
+  aggregate->chunks = out->chunks;
+  aggregate->chunk_count = out->count;
+}
+
+static bool same_entry(const livenps_entry_id *a, const livenps_entry_id *b) {
+  return strcmp(a->id, b->id) == 0 && strcmp(a->nonce, b->nonce) == 0;
+}
+
+static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
+  chunk_writer out;
+  livenps_fence fence;
+  /* Also after a failure the next try waits its turn: what stopped this one would stop that one. */
+  aggregate->snapshot_at_ms = livenps_monotonic_ms();
+  if (write_chunks(aggregate, aggregate->state, &out, error) != 0) {
+    return -1;
+  }
+  if (livenps_script_flip(aggregate->redis, &aggregate->keys, &aggregate->holder, &aggregate->last, out.id,
+                          out.chunks, out.count, &fence, error) != 0) {
+    /* Perhaps it was flipped and the old chunks are gone: nothing counts as stored. */
+    free_chunks(out.chunks, out.count);
+    livenps_state_unsaved(aggregate->state);
+    forget(aggregate);
+    return -1;
+  }
+  if (fence == LIVENPS_FENCE_OK) {
+    livenps_state_saved(aggregate->state);
+    adopt_chunks(aggregate, &out);
+    return 0;
+  }
+  free_chunks(out.chunks, out.count);
+  if (fence == LIVENPS_FENCE_CHUNK) {
+    aggregate->snapshot_at_ms = 0;
+  }
+  obey(aggregate, fence, "snapshot");
+  return 0;
+}
+
+static bool snapshot_due(const livenps_aggregate *aggregate) {
+  if (same_entry(&aggregate->last, &aggregate->holder.covered)) {
+    return false;
+  }
+  int64_t age = livenps_monotonic_ms() - aggregate->snapshot_at_ms;
+  /* A log that fills stops the writers: trim it soon. */
+  bool filling = aggregate->log_bytes > livenps_redis_log_limit(aggregate->redis, aggregate->settings) / 2;
+  return aggregate->snapshot_at_ms == 0 || age >= aggregate->settings->snapshot_ms ||
+         (filling && age >= aggregate->settings->tick_ms);
+}
+
+/* ---- genesis -------------------------------------------------------------------------------------------------------- */
+
+/* Begins the namespace: at the offsets from which everything that can still matter is read. seen: the lineage it replaces. */
+static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *error) {
+  int result = -1;
+  livenps_state *state = NULL;
+  livenps_beginning *beginnings = NULL;
+  livenps_claim *positions = NULL;
+  livenps_buffer payload = {0};
+  chunk_writer out = {0};
+  size_t count = 0;
+  livenps_fence fence = LIVENPS_FENCE_OK;
+  /* Twice the longest window, for the change against the window before; the slice it begins in; and what may stand ahead of its
+     record timestamp. */
+  int64_t since_ms = aggregate->redis_ms - 2 * aggregate->longest_ms - aggregate->longest_slice_ms -
+                     aggregate->settings->admit_future_ms;
+  if (aggregate->config.source.beginnings(aggregate->config.source.opaque, since_ms, &beginnings, &count,
+                                          error) != 0) {
+    return -1;
+  }
+  if (take_lease(aggregate, error) != 0 ||
+      !aggregate->held) { /* asking Kafka can take longer than the lease lasts */
+    result = aggregate->held ? -1 : 0;
+    goto done;
+  }
+  forget(aggregate);
+  livenps_random_hex(aggregate->holder.lineage, sizeof aggregate->holder.lineage);
+  state = new_state(aggregate);
+  positions = livenps_alloc((count + 1) * sizeof *positions);
+  for (size_t i = 0; i < count; i++) {
+    char field[280];
+    int length = snprintf(field, sizeof field, "%s/%" PRId32, beginnings[i].topic, beginnings[i].partition);
+    positions[i] = (livenps_claim){livenps_copy(field, (size_t)length), 0, beginnings[i].start};
+    livenps_state_start(state, livenps_text_of(beginnings[i].topic), beginnings[i].partition,
+                        beginnings[i].start, beginnings[i].covered_since_ms);
+  }
+  if (!aggregate->config.replay) {
+    livenps_state_advance(state, aggregate->redis_ms);
+  }
+  livenps_entry_encode(
+      &(livenps_entry){.writer = livenps_text_of(aggregate->instance), .clock_ms = LIVENPS_NO_CLOCK},
+      &payload);
+  if (write_chunks(aggregate, state, &out, error) != 0) {
+    goto done;
+  }
+  if (livenps_script_genesis(aggregate->redis, &aggregate->keys, &aggregate->holder,
+                             &(livenps_birth){.seen = seen,
+                                              .admit = aggregate->config.admit_hash,
+                                              .snapshot_id = out.id,
+                                              .chunks = out.chunks,
+                                              .chunk_count = out.count,
+                                              .positions = positions,
+                                              .position_count = count,
+                                              .extra = aggregate->config.extra,
+                                              .extra_count = aggregate->config.extra_count,
+                                              .payload = &payload},
+                             &fence, &aggregate->genesis, &aggregate->redis_ms, error) != 0) {
+    free_chunks(out.chunks, out.count);
+    goto done;
+  }
+  if (fence != LIVENPS_FENCE_OK) {
+    free_chunks(out.chunks, out.count);
+    obey(aggregate, fence == LIVENPS_FENCE_CHUNK ? LIVENPS_FENCE_LINEAGE : fence, "genesis");
+    result = 0;
+    goto done;
+  }
+  livenps_state_saved(state);
+  aggregate->state = state;
+  state = NULL;
+  adopt_chunks(aggregate, &out);
+  aggregate->last = aggregate->holder.covered;
+  aggregate->snapshot_at_ms = livenps_monotonic_ms();
+  livenps_publisher_reset(aggregate->publisher, "");
+  livenps_log(LIVENPS_INFO, "aggregate", "genesis %" PRId64 " of namespace %s: %zu partitions, lineage %s",
+              aggregate->genesis, aggregate->settings->namespace_, count, aggregate->holder.lineage);
+  result = 0;
+done:
+  for (size_t i = 0; positions && i < count; i++) {
+    free((void *)(uintptr_t)positions[i].field);
+  }
+  free(positions);
+  free(beginnings);
+  livenps_buffer_free(&payload);
+  livenps_state_free(state);
+  return result;
+}
+
+/* ---- load ----------------------------------------------------------------------------------------------------------- */
+
+/* Reads the chunks that the pointer lists. 0: *out is the state; -1 with E_DATA: the snapshot cannot be used; -1 otherwise: an error. */
+static int load_chunks(livenps_aggregate *aggregate, const char *listing, livenps_state **out,
+                       livenps_error *error) {
+  livenps_state *state = new_state(aggregate);
+  int result = -1;
+  size_t capacity = 0;
+  for (const char *line = listing; *line;) {
+    const char *end = strchr(line, '\n');
+    char name[128], key[400];
+    size_t size;
+    if (!end || sscanf(line, "%127s %399s %zu", name, key, &size) != 3) {
+      livenps_fail(error, LIVENPS_E_DATA, "the snapshot's list of chunks is not what this program writes");
+      goto done;
+    }
+    line = end + 1;
+    if (renew(aggregate, error) != 0) {
+      goto done;
+    }
+    const char *argv[] = {"GET", key};
+    livenps_reply *reply = livenps_redis_command(aggregate->redis, error, 2, argv, NULL);
+    livenps_text bytes;
+    if (!reply) {
+      goto done;
+    }
+    if (!livenps_reply_text(reply, &bytes) || bytes.length != size) {
+      livenps_reply_free(reply);
+      livenps_fail(error, LIVENPS_E_DATA, "chunk %s of the snapshot is missing or has another length", name);
+      goto done;
+    }
+    int loaded = livenps_state_load(state, bytes.at, bytes.length, error);
+    livenps_reply_free(reply);
+    if (loaded != 0) {
+      livenps_fail_prefix(error, "chunk %s of the snapshot", name);
+      goto done;
+    }
+    if (aggregate->chunk_count == capacity) {
+      capacity = capacity ? capacity * 2 : 64;
+      aggregate->chunks = livenps_resize(aggregate->chunks, capacity * sizeof *aggregate->chunks);
+    }
+    aggregate->chunks[aggregate->chunk_count++] =
+        (livenps_chunk){livenps_copy(name, strlen(name)), livenps_copy(key, strlen(key)), size};
+  }
+  if (livenps_state_load_finish(state, error) != 0) {
+    goto done;
+  }
+  *out = state;
+  state = NULL;
+  result = 0;
+done:
+  livenps_state_free(state);
+  return result;
+}
+
+static int load(livenps_aggregate *aggregate, livenps_error *error) {
+  livenps_stored stored = {0};
+  livenps_error trouble = {0};
+  livenps_state *state = NULL;
+  int result = -1;
+  if (livenps_script_look(aggregate->redis, &aggregate->keys, &stored, error) != 0) {
+    return -1;
+  }
+  aggregate->redis_ms = stored.redis_ms > aggregate->redis_ms ? stored.redis_ms : aggregate->redis_ms;
+  if (!stored.present) {
+    result = begin(aggregate, stored.lineage, error);
+    goto done;
+  }
+  if (stored.version != LIVENPS_FORMAT_VERSION) {
+    livenps_fail(error, LIVENPS_E_REFUSED,
+                 "%s: written in format version %" PRId64
+                 ", this program writes %d: use the program that wrote it, or another "
+                 "namespace",
+                 aggregate->keys.meta, stored.version, LIVENPS_FORMAT_VERSION);
+    goto done;
+  }
+  if (strcmp(stored.admit, aggregate->config.admit_hash) != 0) {
+    livenps_fail(
+        error, LIVENPS_E_REFUSED,
+        "namespace %s counts by other rules (admit hash %s stored, %s here: mapping, admit.* or the program's version "
+        "changed): set them back, or set another namespace",
+        aggregate->settings->namespace_, stored.admit, aggregate->config.admit_hash);
+    goto done;
+  }
+  if (aggregate->breaks >= BREAKS) {
+    livenps_fail(&trouble, LIVENPS_E_DATA, "the log behind the snapshot is broken");
+  } else if (!stored.covered.id[0]) {
+    livenps_fail(&trouble, LIVENPS_E_DATA, "there is no snapshot");
+  } else if (!stored.covered_exists) {
+    livenps_fail(&trouble, LIVENPS_E_DATA, "the log no longer holds the entry %s that the snapshot covers",
+                 stored.covered.id);
+  } else if (load_chunks(aggregate, stored.chunks, &state, &trouble) != 0 && trouble.code != LIVENPS_E_DATA) {
+    livenps_fail(error, trouble.code, "%s", trouble.text);
+    forget(aggregate);
+    goto done;
+  }
+  if (!aggregate->held) { /* lapsed while loading */
+    lost_lease(aggregate);
+    result = 0;
+    goto done;
+  }
+  if (trouble.code) {
+    /* The topic is the truth: what it still has is counted again, what it lost is said as coverage. */
+    livenps_log(LIVENPS_ERROR, "aggregate",
+                "namespace %s cannot be restored (%s): beginning anew from the topic",
+                aggregate->settings->namespace_, trouble.text);
+    forget(aggregate);
+    result = begin(aggregate, stored.lineage, error);
+    aggregate->breaks = result == 0 ? 0 : aggregate->breaks;
+    goto done;
+  }
+  memcpy(aggregate->holder.lineage, stored.lineage, sizeof stored.lineage);
+  aggregate->holder.covered = stored.covered;
+  aggregate->last = stored.covered;
+  aggregate->genesis = stored.genesis;
+  aggregate->state = state;
+  state = NULL;
+  aggregate->snapshot_at_ms = livenps_monotonic_ms();
+  livenps_publisher_reset(aggregate->publisher, stored.publish);
+  result = 0;
+done:
+  livenps_state_free(state);
+  free(stored.chunks);
+  return result;
+}
+
+/* ---- fold ----------------------------------------------------------------------------------------------------------- */
+
+static void remember_writer(livenps_aggregate *aggregate, livenps_text name, int64_t ms) {
+  size_t length =
+      name.length < sizeof aggregate->writers->name - 1 ? name.length : sizeof aggregate->writers->name - 1;
+  writer *oldest = &aggregate->writers[0];
+  for (size_t i = 0; i < aggregate->writer_count; i++) {
+    writer *each = &aggregate->writers[i];
+    if (strlen(each->name) == length && memcmp(each->name, name.at, length) == 0) {
+      each->seen_ms = ms;
+      return;
+    }
+    oldest = each->seen_ms < oldest->seen_ms ? each : oldest;
+  }
+  if (aggregate->writer_count < WRITERS) {
+    oldest = &aggregate->writers[aggregate->writer_count++];
+  }
+  if (length) {
+    memcpy(oldest->name, name.at, length);
+  }
+  oldest->name[length] = 0;
+  oldest->seen_ms = ms;
+}
+
+static int64_t live_writers(const livenps_aggregate *aggregate) {
+  int64_t count = 0;
+  for (size_t i = 0; i < aggregate->writer_count; i++) {
+    count += aggregate->writers[i].seen_ms > aggregate->redis_ms - WRITER_MS;
+  }
+  return count;
+}
+
+/* The log is not the one that was folded: load what is stored, fold again, publish everything. */
+static void broken(livenps_aggregate *aggregate, const char *what) {
+  livenps_log(LIVENPS_WARN, "aggregate",
+              "the log of namespace %s does not continue what was folded (%s): loading the snapshot",
+              aggregate->settings->namespace_, what);
+  aggregate->breaks++;
+  forget(aggregate);
+}
+
+/* 1: folded; 0: the state was dropped; -1: stop the program. */
+static int fold_entry(livenps_aggregate *aggregate, const livenps_logged *logged, livenps_error *error) {
+  char what[400];
+  if (!same_entry(&logged->before, &aggregate->last) ||
+      !livenps_text_equal(logged->lineage, livenps_text_of(aggregate->holder.lineage))) {
+    snprintf(what, sizeof what, "entry %s names %s as its predecessor, folded was %s", logged->id.id,
+             logged->before.id, aggregate->last.id);
+    broken(aggregate, what);
+    return 0;
+  }
+  livenps_entry entry = {0};
+  livenps_error trouble = {0};
+  if (livenps_entry_decode(&entry, logged->payload.at, logged->payload.length, &trouble) != 0) {
+    /* Reading again would give the same bytes; another program version may know them. */
+    livenps_entry_free(&entry);
+    return livenps_fail(error, LIVENPS_E_REFUSED, "log entry %s of namespace %s cannot be read: %s",
+                        logged->id.id, aggregate->settings->namespace_, trouble.text);
+  }
+  int result = livenps_state_fold(aggregate->state, &entry, logged->ms, &trouble);
+  if (result == 0) {
+    remember_writer(aggregate, entry.writer, logged->ms);
+    aggregate->last = logged->id;
+  }
+  livenps_entry_free(&entry);
+  if (result != 0) {
+    broken(aggregate, trouble.text);
+    return 0;
+  }
+  return 1;
+}
+
+/* Reads and folds to the head of the log. patient: however long it takes, else FOLD_MS. Leaves state NULL when it must be loaded again. */
+static int fold(livenps_aggregate *aggregate, bool patient, livenps_error *error) {
+  int64_t began_ms = livenps_monotonic_ms();
+  for (;;) {
+    livenps_reading reading;
+    if (livenps_script_read(aggregate->redis, &aggregate->keys, &aggregate->holder, aggregate->last.id,
+                            READ_BYTES, &reading, error) != 0) {
+      return -1;
+    }
+    aggregate->renewed_at_ms = livenps_monotonic_ms();
+    if (reading.fence != LIVENPS_FENCE_OK) {
+      obey(aggregate, reading.fence, "reading the log");
+      livenps_reading_free(&reading);
+      return 0;
+    }
+    aggregate->redis_ms = reading.redis_ms > aggregate->redis_ms ? reading.redis_ms : aggregate->redis_ms;
+    aggregate->log_bytes = reading.bytes - reading.trimmed;
+    int folded = 1;
+    for (size_t i = 0; i < reading.count && folded == 1; i++) {
+      folded = fold_entry(aggregate, &reading.at[i], error);
+    }
+    size_t count = reading.count;
+    livenps_entry_id head = reading.head;
+    livenps_reading_free(&reading);
+    if (folded != 1) {
+      return folded;
+    }
+    if (same_entry(&aggregate->last, &head)) {
+      aggregate->reached_head = true;
+      aggregate->breaks = 0;
+      return 0;
+    }
+    if (count == 0) {
+      char what[200];
+      snprintf(what, sizeof what, "its head is %s, folded was %s", head.id, aggregate->last.id);
+      broken(aggregate, what);
+      return 0;
+    }
+    if (!patient && aggregate->reached_head && livenps_monotonic_ms() - began_ms > FOLD_MS) {
+      return 0;
+    }
+  }
+}
+
+/* ---- the tick ------------------------------------------------------------------------------------------------------- */
+
+/* Lease, state, log. 0 with state NULL: nothing to do now. */
+static int follow(livenps_aggregate *aggregate, bool patient, livenps_error *error) {
+  if ((!aggregate->held || !aggregate->state) && take_lease(aggregate, error) != 0) {
+    return -1;
+  }
+  if (!aggregate->held) {
+    return 0;
+  }
+  if (!aggregate->state && load(aggregate, error) != 0) {
+    return -1;
+  }
+  return aggregate->state ? fold(aggregate, patient, error) : 0;
+}
+
+static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *error) {
+  livenps_fence fence = LIVENPS_FENCE_OK;
+  livenps_pulse pulse = {.genesis = aggregate->genesis,
+                         .aggregator = aggregate->instance,
+                         .instances = live_writers(aggregate),
+                         .log_bytes = aggregate->log_bytes,
+                         .log_max_bytes = livenps_redis_log_limit(aggregate->redis, aggregate->settings),
+                         .finishing = finishing};
+  pulse.total_known = aggregate->config.source.partitions(aggregate->config.source.opaque, &pulse.total);
+  if (livenps_publisher_tick(aggregate->publisher, &aggregate->holder, aggregate->state, &pulse, &fence,
+                             error) != 0) {
+    return -1;
+  }
+  obey(aggregate, fence, "publishing");
+  return 0;
+}
+
+static void move_clock(livenps_aggregate *aggregate) {
+  int64_t clock_ms = aggregate->redis_ms;
+  if (aggregate->config.replay) {
+    clock_ms = livenps_state_entry_clock(aggregate->state);
+    clock_ms = clock_ms > aggregate->config.to_ms ? aggregate->config.to_ms : clock_ms;
+  }
+  if (clock_ms != LIVENPS_NO_CLOCK) {
+    livenps_state_advance(aggregate->state, clock_ms);
+  }
+}
+
+int livenps_aggregate_tick(livenps_aggregate *aggregate, livenps_error *error) {
+  if (follow(aggregate, false, error) != 0) {
+    return -1;
+  }
+  if (!aggregate->state || !aggregate->reached_head) {
+    return 0;
+  }
+  move_clock(aggregate);
+  if (publish(aggregate, false, error) != 0) {
+    return -1;
+  }
+  return aggregate->state && snapshot_due(aggregate) ? snapshot(aggregate, error) : 0;
+}
+
+int livenps_aggregate_finish(livenps_aggregate *aggregate, int64_t clock_ms, livenps_error *error) {
+  /* A refusal on the way drops the state; once more then, not for ever. */
+  for (int attempt = 0; attempt < 3; attempt++) {
+    if (follow(aggregate, true, error) != 0) {
+      return -1;
+    }
+    if (!aggregate->held) {
+      return livenps_fail(error, LIVENPS_E_LOST, "another instance aggregates namespace %s",
+                          aggregate->settings->namespace_);
+    }
+    if (!aggregate->state) {
+      continue;
+    }
+    if (clock_ms) {
+      livenps_state_advance(aggregate->state, clock_ms);
+    } else {
+      move_clock(aggregate);
+    }
+    if (publish(aggregate, aggregate->config.replay, error) != 0) {
+      return -1;
+    }
+    if (aggregate->state && snapshot(aggregate, error) != 0) {
+      return -1;
+    }
+    if (aggregate->state) {
+      return 0;
+    }
+  }
+  return livenps_fail(error, LIVENPS_E_LOST,
+                      "namespace %s was begun anew or changed while it was finished: try again",
+                      aggregate->settings->namespace_);
+}
+
+void livenps_aggregate_close(livenps_aggregate *aggregate) {
+  if (!aggregate) {
+    return;
+  }
+  livenps_error error = {0};
+  if (aggregate->held && livenps_redis_connected(aggregate->redis)) {
+    /* So that the next holder folds little, and takes over at once. */
+    if (aggregate->state && aggregate->reached_head &&
+        !same_entry(&aggregate->last, &aggregate->holder.covered) && snapshot(aggregate, &error) != 0) {
+      livenps_log(LIVENPS_WARN, "aggregate", "no snapshot at the end: %s", error.text);
+    }
+    livenps_error_clear(&error);
+    if (livenps_redis_connected(aggregate->redis) &&
+        livenps_script_release(aggregate->redis, &aggregate->keys, &aggregate->holder, &error) != 0) {
+      livenps_log(LIVENPS_WARN, "aggregate", "the lease was not given back, it ends by itself: %s",
+                  error.text);
+    }
+  }
+  free_aggregate(aggregate);
+}
