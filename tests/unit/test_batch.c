@@ -1,0 +1,262 @@
+/* Batches and their rows: every offset is counted once (I2), jumps are believed only the second time, rows equal a recount. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "consumer/batch.h"
+
+enum { NOW = 1764000000 }; /* seconds */
+
+static livenps_mapping *mapping;
+static livenps_admission admission = {.max_bytes = 1 << 20, .late_ms = 7 * 86400000ll, .future_ms = 60000};
+
+static livenps_lane *open_lane(livenps_batch *batch, int32_t partition, int64_t stored) {
+  livenps_lane *lane = livenps_batch_open(batch, "events", partition, mapping, -1);
+  if (stored < 0) lane->start = 0;
+  livenps_batch_adopt(batch, lane, stored, NOW * 1000ll);
+  return lane;
+}
+
+/* One record with an event of that second; bad: malformed. */
+static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t second, const char *touchpoint, int score,
+                 bool bad, livenps_fate *fate) {
+  char value[256];
+  int length = snprintf(value, sizeof value,
+                        "{\"id\":\"%lld\",\"type\":\"answer\",\"time\":\"2025-11-24T16:%02lld:%02lldZ\",\"touchpoint\":\"%s\","
+                        "\"scale\":\"nps\",\"score\":%d}",
+                        (long long)offset, (long long)(second / 60), (long long)(second % 60), touchpoint, score);
+  if (bad) length /= 2;
+  livenps_record record = {.value = {value, (size_t)length}, .timestamp_ms = NOW * 1000ll + second * 1000};
+  livenps_reason reason;
+  livenps_where where = {0};
+  return livenps_batch_record(batch, lane, offset, &record, fate, &reason, &where);
+}
+
+static int64_t counted(const livenps_advance *advance) {
+  int64_t sum = advance->accepted + advance->late + advance->duplicate + advance->out_of_range + advance->holes + advance->gap;
+  for (int r = 0; r < LIVENPS_REASONS; r++) sum += advance->rejected[r];
+  return sum;
+}
+
+static void test_every_offset_once(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 3, 100);
+  assert_true(livenps_batch_empty(&batch));
+  assert_true(feed(&batch, lane, 100, 1, "delivery", 9, false, &fate));
+  assert_int_equal(fate, LIVENPS_ACCEPTED);
+  assert_false(feed(&batch, lane, 100, 1, "delivery", 9, false, &fate)); /* a stray: dropped, and counted as such */
+  assert_int_equal(batch.strays, 1);
+  assert_true(feed(&batch, lane, 101, 2, "delivery", 3, true, &fate));
+  assert_int_equal(fate, LIVENPS_REJECTED);
+  assert_true(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* after a record, a hole is believed */
+  livenps_batch_end(lane, 107);
+  livenps_advance advances[1];
+  livenps_entry entry;
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_int_equal(entry.advance_count, 1);
+  assert_int_equal(advances[0].from, 100);
+  assert_int_equal(advances[0].to, 107);
+  assert_int_equal(advances[0].accepted, 2);
+  assert_int_equal(advances[0].holes, 3 + 1);
+  assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
+  livenps_batch_committed(&batch);
+  assert_true(livenps_batch_empty(&batch));
+  assert_int_equal(lane->stored, 107);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_int_equal(counted(&advances[0]), 0);
+  assert_int_equal(entry.row_count, 0);
+  livenps_batch_free(&batch);
+}
+
+static void test_first_jump_is_not_believed(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  assert_false(feed(&batch, lane, 12, 1, "a", 9, false, &fate));
+  assert_true(lane->reseek);
+  assert_false(feed(&batch, lane, 13, 1, "a", 9, false, &fate)); /* until the seek nothing is taken */
+  assert_int_equal(lane->next, 10);
+  lane->reseek = false; /* the reader has sought; this time the skipped records come */
+  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  assert_int_equal(lane->pending.holes, 0);
+
+  livenps_lane *other = open_lane(&batch, 1, 10);
+  assert_false(feed(&batch, other, 12, 1, "a", 9, false, &fate));
+  other->reseek = false; /* and here the same jump comes again: it is a hole */
+  assert_true(feed(&batch, other, 12, 1, "a", 9, false, &fate));
+  assert_int_equal(other->pending.holes, 2);
+
+  livenps_lane *ended = open_lane(&batch, 2, 10);
+  livenps_batch_end(ended, 15); /* an EOF event of before the seek must not pass records either */
+  assert_true(ended->reseek);
+  assert_int_equal(ended->next, 10);
+  livenps_batch_free(&batch);
+}
+
+static void test_adopt_says_when_to_seek(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  assert_false(livenps_batch_adopt(&batch, lane, 10, 0));
+  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  livenps_batch_drop(&batch);
+  assert_int_equal(livenps_combine_rows(batch.combine), 0);
+  assert_true(livenps_batch_adopt(&batch, lane, 10, 0)); /* the record must be read again */
+  assert_int_equal(lane->next, 10);
+  assert_true(livenps_batch_adopt(&batch, lane, 40, 0)); /* another instance was there */
+  lane->reseek = true; /* something was dropped although the position is the same */
+  assert_true(livenps_batch_adopt(&batch, lane, 40, 0));
+  livenps_batch_free(&batch);
+}
+
+static void test_replay_ends_inside_a_hole(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 0);
+  lane->end = 5;
+  assert_true(feed(&batch, lane, 0, 1, "a", 9, false, &fate));
+  assert_false(feed(&batch, lane, 8, 1, "a", 9, false, &fate));
+  assert_int_equal(lane->next, 5);
+  assert_int_equal(lane->pending.holes, 4);
+  assert_int_equal(lane->pending.accepted, 1);
+  livenps_batch_free(&batch);
+}
+
+static void test_gaps(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_advance advances[2];
+  livenps_entry entry;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_batch_gap(&batch, lane, 25, NOW * 1000ll);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_int_equal(advances[0].gap, 15);
+  assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
+  assert_int_equal(advances[0].covered_since_ms, NOW * 1000ll + admission.future_ms);
+  assert_true(feed(&batch, lane, 25, -0, "a", 9, false, &fate)); /* its record timestamp says it better */
+  livenps_batch_committed(&batch);
+  livenps_batch_gap(&batch, lane, 3, NOW * 1000ll); /* the topic was made anew and is shorter */
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_int_equal(advances[0].from, 26);
+  assert_int_equal(advances[0].to, 3);
+  assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
+  /* A partition added later: from its start, covered when that is the very first offset. */
+  open_lane(&batch, 1, -1);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_int_equal(advances[1].from, 0);
+  assert_int_equal(advances[1].covered_since_ms, 0);
+  livenps_batch_free(&batch);
+}
+
+static void test_read_through(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_advance advances[1];
+  livenps_entry entry;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_SAME);
+  lane->high = 11;
+  lane->high_asked_ms = 4000;
+  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_SAME); /* one is still to come */
+  assert_true(feed(&batch, lane, 10, 7, "a", 9, false, &fate));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_NOW);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 6000, advances, &entry); /* the end was asked for too long ago */
+  assert_int_equal(advances[0].through_ms, NOW * 1000ll + 7000);
+  livenps_batch_free(&batch);
+}
+
+/* The rows of a batch equal a recount of what was fed, whatever the names. */
+static void test_rows_equal_a_recount(void **state) {
+  (void)state;
+  enum { NAMES = 40, SECONDS = 30, EVENTS = 20000 };
+  static int64_t expected[NAMES][SECONDS][11];
+  livenps_combine *combine = livenps_combine_new();
+  char names[NAMES][24];
+  for (int i = 0; i < NAMES; i++) snprintf(names[i], sizeof names[i], "name-%d", i);
+  for (int round = 0; round < 3; round++) {
+    memset(expected, 0, sizeof expected);
+    srand(42 + (unsigned)round);
+    for (int i = 0; i < EVENTS; i++) {
+      const int name = rand() % NAMES, second = rand() % SECONDS, score = rand() % 11;
+      livenps_event event = {.type = LIVENPS_ANSWER, .scale = LIVENPS_SCALE_NPS, .score = score,
+                             .time_ms = (second - 10) * 1000ll + rand() % 1000}; /* before 1970 too: floor */
+      event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(names[name]);
+      if (name % 3 == 0) event.dimensions[LIVENPS_CHANNEL] = livenps_text_of(names[name]);
+      livenps_combine_add(combine, &event);
+      expected[name][second][score]++;
+    }
+    livenps_entry entry = {0};
+    livenps_combine_lend(combine, &entry);
+    assert_int_equal(entry.cell_count, NAMES);
+    for (size_t r = 0; r < entry.row_count; r++) {
+      const livenps_cell *cell = &entry.cells[entry.rows[r].cell];
+      int name = -1;
+      for (int i = 0; i < NAMES; i++)
+        if (livenps_text_equal(cell->dimensions[LIVENPS_TOUCHPOINT], livenps_text_of(names[i]))) name = i;
+      assert_true(name >= 0);
+      assert_int_equal(cell->dimensions[LIVENPS_CHANNEL].at != NULL, name % 3 == 0);
+      for (int score = 0; score <= 10; score++) {
+        int64_t *left = &expected[name][entry.rows[r].second + 10][score];
+        *left -= entry.rows[r].counters.at[LIVENPS_SCORE + score];
+        assert_int_equal(*left, 0);
+      }
+    }
+    for (int i = 0; i < NAMES * SECONDS * 11; i++) assert_int_equal(((int64_t *)expected)[i], 0);
+    livenps_combine_reset(combine);
+    assert_int_equal(livenps_combine_rows(combine), 0);
+  }
+  livenps_combine_free(combine);
+  livenps_combine_free(NULL);
+}
+
+/* "ab"+"c" and "a"+"bc", absent and empty: different cells. */
+static void test_cells_do_not_run_together(void **state) {
+  (void)state;
+  livenps_combine *combine = livenps_combine_new();
+  static const char *const pairs[][2] = {{"ab", "c"}, {"a", "bc"}, {"abc", ""}, {"abc", NULL}, {"", "abc"}};
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+    livenps_event event = {.type = LIVENPS_INTERACTION};
+    event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(pairs[i][0]);
+    event.dimensions[LIVENPS_CHANNEL] = livenps_text_of(pairs[i][1]);
+    livenps_combine_add(combine, &event);
+  }
+  assert_int_equal(livenps_combine_rows(combine), sizeof pairs / sizeof *pairs);
+  livenps_combine_free(combine);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_every_offset_once),
+      cmocka_unit_test(test_first_jump_is_not_believed),
+      cmocka_unit_test(test_adopt_says_when_to_seek),
+      cmocka_unit_test(test_replay_ends_inside_a_hole),
+      cmocka_unit_test(test_gaps),
+      cmocka_unit_test(test_read_through),
+      cmocka_unit_test(test_rows_equal_a_recount),
+      cmocka_unit_test(test_cells_do_not_run_together),
+  };
+  livenps_error error = {0};
+  if (livenps_mapping_default(&mapping, &error)) return 1;
+  const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+  livenps_mapping_free(mapping);
+  return failed;
+}
