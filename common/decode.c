@@ -155,28 +155,28 @@ static livenps_reason read_headers(const livenps_record *record, envelope *out, 
 /* The attributes that make it a CloudEvents 1.0 event with JSON data; id, type and time are read as fields later. */
 static livenps_reason check_structured(const livenps_scanner *scanner, const livenps_mapping *mapping,
                                        livenps_where *where) {
-  livenps_found version = livenps_scan_at(scanner, mapping->specversion);
-  if (version.kind != LIVENPS_JSON_STRING || !livenps_text_equal(version.text, livenps_text_of("1.0"))) {
-    return fault(where, LIVENPS_REASON_CLOUDEVENT, version.offset, "specversion", "must be \"1.0\"");
+  const livenps_found *version = livenps_scan_at(scanner, mapping->specversion);
+  if (version->kind != LIVENPS_JSON_STRING || !livenps_text_equal(version->text, livenps_text_of("1.0"))) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, version->offset, "specversion", "must be \"1.0\"");
   }
-  livenps_found source = livenps_scan_at(scanner, mapping->source);
-  if (source.kind != LIVENPS_JSON_STRING || source.text.length == 0) {
-    return fault(where, LIVENPS_REASON_CLOUDEVENT, source.offset, "source",
+  const livenps_found *source = livenps_scan_at(scanner, mapping->source);
+  if (source->kind != LIVENPS_JSON_STRING || source->text.length == 0) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, source->offset, "source",
                  "must be a string that is not empty");
   }
-  livenps_found base64 = livenps_scan_at(scanner, mapping->data_base64);
-  if (base64.kind > LIVENPS_JSON_NULL) {
-    return fault(where, LIVENPS_REASON_CLOUDEVENT, base64.offset, "data_base64", "binary data are not read");
+  const livenps_found *base64 = livenps_scan_at(scanner, mapping->data_base64);
+  if (base64->kind > LIVENPS_JSON_NULL) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, base64->offset, "data_base64", "binary data are not read");
   }
-  livenps_found content = livenps_scan_at(scanner, mapping->datacontenttype);
-  if (content.kind > LIVENPS_JSON_NULL &&
-      (content.kind != LIVENPS_JSON_STRING || !media_type_is_json(media_type(content.text)))) {
-    return fault(where, LIVENPS_REASON_CLOUDEVENT, content.offset, "datacontenttype",
+  const livenps_found *content = livenps_scan_at(scanner, mapping->datacontenttype);
+  if (content->kind > LIVENPS_JSON_NULL &&
+      (content->kind != LIVENPS_JSON_STRING || !media_type_is_json(media_type(content->text)))) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, content->offset, "datacontenttype",
                  "the data are not JSON");
   }
-  livenps_found data = livenps_scan_at(scanner, mapping->data);
-  if (data.kind != LIVENPS_JSON_OBJECT) {
-    return fault(where, LIVENPS_REASON_CLOUDEVENT, data.offset, "data", "must be a JSON object");
+  const livenps_found *data = livenps_scan_at(scanner, mapping->data);
+  if (data->kind != LIVENPS_JSON_OBJECT) {
+    return fault(where, LIVENPS_REASON_CLOUDEVENT, data->offset, "data", "must be a JSON object");
   }
   return LIVENPS_REASON_NONE;
 }
@@ -194,11 +194,11 @@ static livenps_reason check_binary(const envelope *headers, livenps_where *where
 /* ---- rules of a mapping ---- */
 
 static bool rule_holds(const livenps_scanner *scanner, const livenps_rule *rule) {
-  livenps_found found = livenps_scan_at(scanner, rule->node);
-  livenps_text text = found.kind == LIVENPS_JSON_TRUE    ? livenps_text_of("true")
-                      : found.kind == LIVENPS_JSON_FALSE ? livenps_text_of("false")
-                                                         : found.text;
-  bool scalar = found.kind >= LIVENPS_JSON_FALSE && found.kind <= LIVENPS_JSON_STRING;
+  const livenps_found *found = livenps_scan_at(scanner, rule->node);
+  livenps_text text = found->kind == LIVENPS_JSON_TRUE    ? livenps_text_of("true")
+                      : found->kind == LIVENPS_JSON_FALSE ? livenps_text_of("false")
+                                                          : found->text;
+  bool scalar = found->kind >= LIVENPS_JSON_FALSE && found->kind <= LIVENPS_JSON_STRING;
   for (size_t i = 0; scalar && i < rule->value_count; i++) {
     if (livenps_text_equal(text, livenps_text_of(rule->values[i]))) {
       return !rule->negated;
@@ -235,26 +235,26 @@ static bool whole_number(livenps_text text) {
 /* The JSON type is checked here: a string, or a number where numbers may stand. */
 static livenps_reason read_field(const reader *r, livenps_field field, bool numbers, field_text *out) {
   const livenps_place *place = &r->places[field];
-  livenps_found found = livenps_scan_at(r->scanner, place->node);
-  *out = (field_text){found.kind, found.text, found.offset};
-  switch (found.kind) {
+  const livenps_found *found = livenps_scan_at(r->scanner, place->node);
+  *out = (field_text){found->kind, found->text, found->offset};
+  switch (found->kind) {
   case LIVENPS_JSON_STRING: break;
   case LIVENPS_JSON_NUMBER:
-    if (!numbers && !(place->numbers && whole_number(found.text))) {
-      return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found.offset, livenps_field_names[field],
+    if (!numbers && !(place->numbers && whole_number(found->text))) {
+      return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found->offset, livenps_field_names[field],
                    "must be a string");
     }
     break;
   case LIVENPS_JSON_ABSENT:
   case LIVENPS_JSON_NULL:
-    *out = (field_text){LIVENPS_JSON_ABSENT, {0}, found.offset};
+    *out = (field_text){LIVENPS_JSON_ABSENT, {0}, found->offset};
     if (place->fallback) {
       out->kind = LIVENPS_JSON_STRING;
       out->text = livenps_text_of(place->fallback);
     }
     return LIVENPS_REASON_NONE;
   default:
-    return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found.offset, livenps_field_names[field],
+    return fault(r->where, LIVENPS_REASON_WRONG_TYPE, found->offset, livenps_field_names[field],
                  numbers ? "must be a number or a string" : "must be a string");
   }
   for (size_t i = 0; i < place->word_count; i++) {
@@ -574,14 +574,14 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
   if (reason != LIVENPS_REASON_NONE) {
     return fault(where, reason, offset, "", "%s", detail);
   }
-  livenps_found document = livenps_scan_at(scanner, 0);
-  if (document.kind != LIVENPS_JSON_OBJECT) {
-    return fault(where, LIVENPS_REASON_NOT_OBJECT, document.offset, "", "the value must be an object");
+  const livenps_found *document = livenps_scan_at(scanner, 0);
+  if (document->kind != LIVENPS_JSON_OBJECT) {
+    return fault(where, LIVENPS_REASON_NOT_OBJECT, document->offset, "", "the value must be an object");
   }
 
   reader r = {scanner, mapping->fields, &headers, where};
   if (mapping->contract) {
-    if (headers.form == PLAIN && livenps_scan_at(scanner, mapping->specversion).kind > LIVENPS_JSON_NULL) {
+    if (headers.form == PLAIN && livenps_scan_at(scanner, mapping->specversion)->kind > LIVENPS_JSON_NULL) {
       headers.form = STRUCTURED;
     }
     if (headers.form == STRUCTURED) {
@@ -594,20 +594,21 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
       return reason;
     }
     bool structured = headers.form == STRUCTURED;
-    livenps_found revision =
+    const livenps_found *revision =
         livenps_scan_at(scanner, structured ? mapping->data_revision : mapping->revision);
-    livenps_found deleted = livenps_scan_at(scanner, structured ? mapping->data_deleted : mapping->deleted);
-    if (revision.kind > LIVENPS_JSON_NULL) {
-      return fault(where, LIVENPS_REASON_RESERVED, revision.offset, "revision", "means nothing yet");
+    const livenps_found *deleted =
+        livenps_scan_at(scanner, structured ? mapping->data_deleted : mapping->deleted);
+    if (revision->kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, revision->offset, "revision", "means nothing yet");
     }
-    if (deleted.kind > LIVENPS_JSON_NULL) {
-      return fault(where, LIVENPS_REASON_RESERVED, deleted.offset, "deleted", "means nothing yet");
+    if (deleted->kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, deleted->offset, "deleted", "means nothing yet");
     }
   }
   for (size_t i = 0; i < mapping->rule_count; i++) {
     const livenps_rule *rule = &mapping->rules[i];
     if (rule_holds(scanner, rule)) {
-      return fault(where, rule->reason, livenps_scan_at(scanner, rule->node).offset, rule->pointer, "%s",
+      return fault(where, rule->reason, livenps_scan_at(scanner, rule->node)->offset, rule->pointer, "%s",
                    livenps_reason_text(rule->reason));
     }
   }

@@ -34,6 +34,8 @@ struct livenps_scanner {
   const char *detail;
 
   uint64_t reached[LIVENPS_MAX_NODES / 64];
+  uint8_t first[LIVENPS_MAX_NODES]; /* hints: which edge of this node came first last time, */
+  uint8_t after[LIVENPS_MAX_NODES]; /* and which edge of its parent came after it */
   livenps_found found[LIVENPS_MAX_NODES];
 
   seen_key *keys;
@@ -80,8 +82,13 @@ static inline uint64_t tag_of(const char *at, size_t length, const char *end) {
   return word ^ (uint64_t)length * UINT64_C(0x9E3779B97F4A7C15);
 }
 
-static inline bool same_key(const char *a, const char *b, size_t length) {
+static inline bool same_bytes(const char *a, const char *b, size_t length) {
   return length == 0 || memcmp(a, b, length) == 0;
+}
+
+/* Whether two keys of the same tag and the same length are equal: then their first eight bytes are. */
+static inline bool same_rest(const char *a, const char *b, size_t length) {
+  return length <= 8 || memcmp(a + 8, b + 8, length - 8) == 0;
 }
 
 static int64_t array_index(const char *token, size_t length) {
@@ -101,7 +108,7 @@ static int64_t array_index(const char *token, size_t length) {
 static int find_child(const livenps_paths *paths, int parent, const char *key, size_t length) {
   for (int i = 1; i < paths->count; i++) {
     const livenps_node *node = &paths->nodes[i];
-    if (node->parent == parent && node->length == length && same_key(node->key, key, length)) {
+    if (node->parent == parent && node->length == length && same_bytes(node->key, key, length)) {
       return i;
     }
   }
@@ -465,7 +472,7 @@ static bool table_has(livenps_scanner *s, uint64_t object, size_t index) {
     const key_entry *entry = &s->table[slot];
     if (entry->object == object && entry->hash == hash) {
       const seen_key *other = &s->keys[entry->key];
-      if (other->length == key->length && same_key(other->at, key->at, key->length)) {
+      if (other->length == key->length && same_bytes(other->at, key->at, key->length)) {
         return true;
       }
     }
@@ -488,7 +495,7 @@ static inline bool key_again(livenps_scanner *s, size_t base, uint64_t *object, 
   if (index - base < FEW_KEYS) {
     for (size_t i = base; i < index; i++) {
       const seen_key *other = &s->keys[i];
-      if (other->tag == tag && other->length == key.length && same_key(other->at, key.at, key.length)) {
+      if (other->tag == tag && other->length == key.length && same_rest(other->at, key.at, key.length)) {
         return true;
       }
     }
@@ -506,6 +513,9 @@ static inline bool key_again(livenps_scanner *s, size_t base, uint64_t *object, 
 /* ---- values ---- */
 
 static inline const char *skip_space(const char *p, const char *end) {
+  if (p<end && * p> ' ') {
+    return p; /* by far the most frequent case */
+  }
   while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) {
     p++;
   }
@@ -560,24 +570,26 @@ static const char *scan_word(livenps_scanner *s, const char *p, const char *word
   return p + length;
 }
 
-/* The child of a node by that key, looked for from *cursor on: publishers write their fields in one order. */
-static inline int wanted_key(const livenps_paths *paths, const livenps_node *node, unsigned *cursor,
-                             uint64_t tag, livenps_text key) {
+/* The child of a node by that key. Publishers write their fields in one order, so what came after the key before it
+ * in an earlier document is tried first: *hint says which, and is moved. */
+static inline int wanted_key(livenps_scanner *s, const livenps_node *node, uint8_t **hint, uint64_t tag,
+                             livenps_text key) {
+  const livenps_paths *paths = s->paths;
   unsigned count = node->count;
-  unsigned i = *cursor;
-  for (unsigned tried = 0; tried < count; tried++) {
+  unsigned i = **hint;
+  for (unsigned tried = 0; tried < count; tried++, i++) {
     if (i >= count) {
       i = 0;
     }
     if (paths->edge_tags[node->first + i] == tag) {
       int child = paths->edges[node->first + i];
       const livenps_node *wanted = &paths->nodes[child];
-      if (wanted->length == key.length && same_key(wanted->key, key.at, key.length)) {
-        *cursor = i + 1;
+      if (wanted->length == key.length && same_rest(wanted->key, key.at, key.length)) {
+        **hint = (uint8_t)i;
+        *hint = &s->after[child];
         return child;
       }
     }
-    i++;
   }
   return -1;
 }
@@ -599,7 +611,7 @@ static const char *scan_object(livenps_scanner *s, const char *p, int node, int 
   const char *end = s->end;
   size_t base = s->key_count;
   uint64_t object = 0;
-  unsigned cursor = 0;
+  uint8_t *hint = node < 0 ? NULL : &s->first[node];
   p = skip_space(p, end);
   if (p < end && *p == '}') {
     return p + 1;
@@ -622,7 +634,7 @@ static const char *scan_object(livenps_scanner *s, const char *p, int node, int 
       readable = key.at + key.length;
     }
     uint64_t tag = tag_of(key.at, key.length, readable);
-    int child = node < 0 ? -1 : wanted_key(s->paths, &s->paths->nodes[node], &cursor, tag, key);
+    int child = node < 0 ? -1 : wanted_key(s, &s->paths->nodes[node], &hint, tag, key);
     if (child >= 0) {
       uint64_t bit = UINT64_C(1) << (child & 63);
       if (s->reached[child >> 6] & bit) {
@@ -785,9 +797,8 @@ livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths
   return s->reason;
 }
 
-livenps_found livenps_scan_at(const livenps_scanner *scanner, int node) {
-  if (node < 0 || !(scanner->reached[node >> 6] >> (node & 63) & 1)) {
-    return (livenps_found){.kind = LIVENPS_JSON_ABSENT};
-  }
-  return scanner->found[node];
+const livenps_found *livenps_scan_at(const livenps_scanner *scanner, int node) {
+  static const livenps_found absent = {.kind = LIVENPS_JSON_ABSENT};
+  bool reached = node >= 0 && (scanner->reached[node >> 6] >> (node & 63) & 1);
+  return reached ? &scanner->found[node] : &absent;
 }

@@ -65,8 +65,9 @@ void livenps_scanner_free(livenps_scanner *scanner);
  * of the bytes; *offset and *detail (a static sentence) then say where and what. paths is borrowed until the next scan. */
 livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths, const char *bytes,
                             size_t length, size_t *offset, const char **detail);
-/* The value at a node after a scan that returned LIVENPS_REASON_NONE; kind ABSENT when the document has none. */
-livenps_found livenps_scan_at(const livenps_scanner *scanner, int node);
+/* The value at a node after a scan that returned LIVENPS_REASON_NONE; kind ABSENT when the document has none (or node
+ * is -1). Never NULL; valid until the next scan. */
+const livenps_found *livenps_scan_at(const livenps_scanner *scanner, int node);
 
 /* Room for length bytes that lasts until the next scan, beside what the scan itself unescaped. At most
  * LIVENPS_SCAN_ROOM bytes per scan may be asked for (asserted). */
