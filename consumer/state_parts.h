@@ -1,0 +1,171 @@
+#ifndef LIVENPS_STATE_PARTS_H
+#define LIVENPS_STATE_PARTS_H
+
+/* What state.c (fold and clock), view.c (scores and changes) and snapshot.c share; nobody else includes this.
+ *
+ *   cell (touchpoint, channel, ...)         one for each tuple of dimensions: a cache, and the place of its waiting rows
+ *     |  resolved once
+ *     v
+ *   series (roll-up, id) -- one place per window -- slot (slices, running totals)   a slot exists while it has slices
+ *                                                    |
+ *                                                    v
+ *                                                   calendar of the window: when the next slice of the slot leaves
+ */
+
+#include "calendar.h"
+#include "ledger.h"
+#include "slices.h"
+#include "state.h"
+
+typedef struct livenps_series livenps_series;
+
+/* A series in one window. now: slices in (head - W/g, head]; previous: the W/g slices before those. */
+typedef struct {
+  livenps_due
+      due; /* first: the calendar knows a slot by it. The head at which a slice leaves now or previous */
+  livenps_series *series;
+  uint32_t window;
+  livenps_slices slices;
+  livenps_counters now, previous;
+  double p; /* of the change, while in a family */
+  double z;
+  size_t member; /* place in the family, from 1; 0: no test, because now or previous is below the minimum */
+} livenps_slot;
+
+typedef struct {
+  livenps_slot *slot; /* NULL while there is no slice */
+  bool changed;       /* in the list of changes */
+  bool stale;         /* the test must be made again */
+  int8_t verdict;
+} livenps_place;
+
+struct livenps_series {
+  livenps_series *next; /* in its bucket */
+  uint64_t hash;
+  size_t at; /* place in the roll-up's list */
+  uint32_t rollup;
+  uint32_t slots; /* windows with slices; a series without any is dead */
+  bool gone;      /* in the list of the dead */
+  bool other;     /* this is ~other */
+  bool has_target;
+  double target;
+  char *id;
+  livenps_place places[];
+};
+
+/* The tests of one roll-up and window that Benjamini-Hochberg judges together. */
+typedef struct {
+  livenps_slot **members;
+  size_t count, capacity;
+  bool dirty;
+} livenps_family;
+
+typedef struct {
+  livenps_rollup config;
+  livenps_series **all; /* the dead that are not reported yet among them */
+  size_t count, capacity;
+  livenps_series **buckets;
+  size_t bucket_count;
+  size_t named; /* series alive, without ~other */
+  livenps_series *other;
+  bool
+      folding; /* new names go to ~other, until that has emptied: so no other series ever shows a part of its numbers */
+  livenps_family *families; /* one per window */
+  int64_t *since_ms;        /* one per window: nothing is known before; 0: from genesis on */
+} livenps_group;
+
+/* Slices are written to snapshots in blocks of neighbouring numbers. dirty: changed since the last snapshot was made; pending: that
+ * snapshot is not confirmed yet. parts: chunks it took, with their hashes. */
+enum { LIVENPS_BLOCK = 64 };
+typedef struct {
+  int64_t number;
+  bool dirty, pending;
+  uint32_t parts;
+  uint64_t *hashes;
+} livenps_block;
+
+typedef struct {
+  livenps_window config;
+  int64_t length; /* in slices: W/g */
+  int64_t head;   /* the newest slice at the clock */
+  livenps_calendar calendar;
+  livenps_block *blocks; /* sorted */
+  size_t block_count, block_capacity;
+} livenps_pane;
+
+typedef struct livenps_cell_place livenps_cell_place;
+struct livenps_cell_place {
+  livenps_due due;        /* first: the earliest waiting second */
+  livenps_slices waiting; /* by second */
+  livenps_cell_place *next;
+  uint64_t hash, epoch; /* the series are good while the epoch is the state's */
+  livenps_text dimensions[LIVENPS_DIMENSIONS];
+  livenps_series *series[]; /* one per roll-up; NULL: a dimension is absent */
+};
+
+typedef struct {
+  char *id; /* percent-encoded */
+  double nps;
+} livenps_target;
+
+typedef struct {
+  livenps_series *series;
+  uint32_t window;
+} livenps_change;
+
+struct livenps_state {
+  livenps_pane *windows;
+  size_t window_count;
+  livenps_group *rollups;
+  size_t rollup_count;
+  size_t series_max;
+  int64_t minimum_n, reliable_n;
+  double fdr;
+  livenps_target *targets;
+  size_t target_count;
+
+  bool started; /* the clock was moved once */
+  int64_t clock_ms, entry_clock_ms;
+  livenps_ledger ledger;
+
+  livenps_cell_place **cells;
+  size_t cell_buckets, cell_count;
+  livenps_calendar waiting;
+  uint64_t epoch; /* rises when what a cell resolved to may be wrong */
+
+  livenps_change *changes;
+  size_t change_count, change_capacity;
+  livenps_series **dead;
+  size_t dead_count, dead_capacity;
+
+  struct livenps_loading *loading; /* between the first chunk and load_finish */
+};
+
+/* Event times are within the years 0001 to 9999, so that no multiplication below overflows. */
+#define LIVENPS_FIRST_SECOND (-62135596800)
+#define LIVENPS_LAST_SECOND  253402300799
+
+/* state.c */
+livenps_series *livenps_series_find(const livenps_state *state, size_t rollup, livenps_text id);
+livenps_series *livenps_series_make(livenps_state *state, size_t rollup,
+                                    livenps_text id);                     /* must not be there */
+void livenps_series_remove(livenps_state *state, livenps_series *series); /* frees it; must be dead */
+livenps_slot *livenps_slot_make(livenps_state *state, livenps_series *series, size_t window);
+void livenps_slot_remove(livenps_state *state, livenps_slot *slot); /* the series may be dead then */
+void livenps_slot_schedule(livenps_state *state, livenps_slot *slot);
+livenps_cell_place *livenps_cell_find(livenps_state *state,
+                                      const livenps_text dimensions[LIVENPS_DIMENSIONS]); /* made if needed */
+void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second,
+                       const livenps_counters *counters);
+void livenps_state_mark(livenps_state *state, livenps_series *series, size_t window, bool stale);
+void livenps_pane_move(livenps_pane *pane, int64_t clock_ms);         /* the head only */
+livenps_block *livenps_pane_block(livenps_pane *pane, int64_t block); /* made (not dirty) if needed */
+
+/* view.c */
+void livenps_family_leave(livenps_state *state, livenps_slot *slot); /* legal when it is in none */
+void livenps_state_refresh(livenps_state *state);                    /* tests and verdicts of what changed */
+
+/* snapshot.c */
+void livenps_loading_free(livenps_state *state);
+
+#endif
