@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* All times are milliseconds since 1970-01-01T00:00:00Z, UTC, unless a name says otherwise. */
-int64_t livenps_wall_ms(void);      /* CLOCK_REALTIME: for log lines and the simulator only, never for counts */
+int64_t livenps_wall_ms(void); /* CLOCK_REALTIME: for log lines and the simulator only, never for counts */
 int64_t livenps_monotonic_ms(void); /* CLOCK_MONOTONIC: for intervals and time-outs */
 
 /* RFC 3339: "2026-11-21T10:15:00.123Z", offsets +hh:mm, "t"/"z"/space accepted, fraction of any length cut to ms,

@@ -6,13 +6,13 @@
 /* What is counted for a cell, a slice, a window: integers that add and subtract exactly. Value sums are in hundredths and
  * wrap modulo 2^64 (unsigned arithmetic inside), so that subtraction undoes addition even after an overflow. */
 enum {
-  LIVENPS_SCORE = 0,                               /* 11 bins: score 0..10 */
-  LIVENPS_CSAT = LIVENPS_SCORE + 11,               /* 5 bins: 1..5 */
-  LIVENPS_CES = LIVENPS_CSAT + 5,                  /* 7 bins: 1..7 */
+  LIVENPS_SCORE = 0,                 /* 11 bins: score 0..10 */
+  LIVENPS_CSAT = LIVENPS_SCORE + 11, /* 5 bins: 1..5 */
+  LIVENPS_CES = LIVENPS_CSAT + 5,    /* 7 bins: 1..7 */
   LIVENPS_INTERACTIONS = LIVENPS_CES + 7,
   LIVENPS_INVITATIONS,
-  LIVENPS_ANSWERS,                                 /* answers of any scale */
-  LIVENPS_VALUE_PROMOTERS,                         /* sums of value over NPS answers that carry one */
+  LIVENPS_ANSWERS,         /* answers of any scale */
+  LIVENPS_VALUE_PROMOTERS, /* sums of value over NPS answers that carry one */
   LIVENPS_VALUE_PASSIVES,
   LIVENPS_VALUE_DETRACTORS,
   LIVENPS_COUNTERS

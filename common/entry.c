@@ -6,7 +6,8 @@
 /* A dictionary of a few texts (topics): linear search is right for what one instance reads. */
 static size_t topic_index(livenps_text *topics, size_t *count, livenps_text topic) {
   for (size_t i = *count; i-- > 0;)
-    if (livenps_text_equal(topics[i], topic)) return i;
+    if (livenps_text_equal(topics[i], topic))
+      return i;
   topics[*count] = topic;
   return (*count)++;
 }
@@ -17,21 +18,25 @@ void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
   bool occurs[LIVENPS_REASONS] = {false};
   for (size_t i = 0; i < entry->advance_count; i++) {
     topic_index(topics, &topic_count, entry->advances[i].topic);
-    for (int r = 0; r < LIVENPS_REASONS; r++) occurs[r] |= entry->advances[i].rejected[r] != 0;
+    for (int r = 0; r < LIVENPS_REASONS; r++)
+      occurs[r] |= entry->advances[i].rejected[r] != 0;
   }
   livenps_buffer_add(out, &(char){LIVENPS_ENTRY_VERSION}, 1);
   livenps_put_text(out, entry->writer);
   livenps_put_signed(out, entry->clock_ms);
   livenps_put_varint(out, topic_count);
-  for (size_t i = 0; i < topic_count; i++) livenps_put_text(out, topics[i]);
+  for (size_t i = 0; i < topic_count; i++)
+    livenps_put_text(out, topics[i]);
 
   int place[LIVENPS_REASONS];
   int reason_count = 0;
   for (int r = 0; r < LIVENPS_REASONS; r++)
-    if (occurs[r]) place[r] = reason_count++;
+    if (occurs[r])
+      place[r] = reason_count++;
   livenps_put_varint(out, (uint64_t)reason_count);
   for (int r = 0; r < LIVENPS_REASONS; r++)
-    if (occurs[r]) livenps_put_text(out, livenps_text_of(livenps_reason_name((livenps_reason)r)));
+    if (occurs[r])
+      livenps_put_text(out, livenps_text_of(livenps_reason_name((livenps_reason)r)));
 
   livenps_put_varint(out, entry->advance_count);
   for (size_t i = 0; i < entry->advance_count; i++) {
@@ -49,7 +54,8 @@ void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
     livenps_put_varint(out, (uint64_t)advance->holes);
     livenps_put_signed(out, advance->gap);
     uint64_t kinds = 0;
-    for (int r = 0; r < LIVENPS_REASONS; r++) kinds += advance->rejected[r] != 0;
+    for (int r = 0; r < LIVENPS_REASONS; r++)
+      kinds += advance->rejected[r] != 0;
     livenps_put_varint(out, kinds);
     for (int r = 0; r < LIVENPS_REASONS; r++)
       if (advance->rejected[r]) {
@@ -62,10 +68,12 @@ void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
   livenps_put_varint(out, entry->cell_count);
   for (size_t i = 0; i < entry->cell_count; i++) {
     uint64_t mask = 0;
-    for (int d = 0; d < LIVENPS_DIMENSIONS; d++) mask |= (uint64_t)(entry->cells[i].dimensions[d].at != NULL) << d;
+    for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+      mask |= (uint64_t)(entry->cells[i].dimensions[d].at != NULL) << d;
     livenps_put_varint(out, mask);
     for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
-      if (entry->cells[i].dimensions[d].at) livenps_put_text(out, entry->cells[i].dimensions[d]);
+      if (entry->cells[i].dimensions[d].at)
+        livenps_put_text(out, entry->cells[i].dimensions[d]);
   }
   livenps_put_varint(out, entry->row_count);
   int64_t second = 0;
@@ -82,7 +90,8 @@ void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
 /* A count that the remaining bytes can hold at `least` bytes each: a hostile length must not make us allocate the moon. */
 static int get_count(const char **at, const char *end, size_t least, size_t *count) {
   uint64_t value;
-  if (livenps_get_varint(at, end, &value) || value > (uint64_t)(end - *at) / least) return -1;
+  if (livenps_get_varint(at, end, &value) || value > (uint64_t)(end - *at) / least)
+    return -1;
   *count = (size_t)value;
   return 0;
 }
@@ -90,7 +99,8 @@ static int get_count(const char **at, const char *end, size_t least, size_t *cou
 /* A number of records or an offset: never negative, far from overflow. */
 static int get_amount(const char **at, const char *end, int64_t *amount) {
   uint64_t value;
-  if (livenps_get_varint(at, end, &value) || value > INT64_MAX / 4) return -1;
+  if (livenps_get_varint(at, end, &value) || value > INT64_MAX / 4)
+    return -1;
   *amount = (int64_t)value;
   return 0;
 }
@@ -104,9 +114,10 @@ static int get_advance(const char **at, const char *end, livenps_advance *advanc
   uint64_t topic, partition;
   int64_t step;
   size_t kinds;
-  if (livenps_get_varint(at, end, &topic) || topic >= topic_count || livenps_get_varint(at, end, &partition) ||
-      partition > INT32_MAX || get_moment(at, end, 0, &advance->from) ||
-      get_moment(at, end, -advance->from, &step) || get_moment(at, end, LIVENPS_THROUGH_SAME, &advance->through_ms) ||
+  if (livenps_get_varint(at, end, &topic) || topic >= topic_count ||
+      livenps_get_varint(at, end, &partition) || partition > INT32_MAX ||
+      get_moment(at, end, 0, &advance->from) || get_moment(at, end, -advance->from, &step) ||
+      get_moment(at, end, LIVENPS_THROUGH_SAME, &advance->through_ms) ||
       get_moment(at, end, LIVENPS_COVERED_SAME, &advance->covered_since_ms) ||
       get_amount(at, end, &advance->accepted) || get_amount(at, end, &advance->late) ||
       get_amount(at, end, &advance->duplicate) || get_amount(at, end, &advance->out_of_range) ||
@@ -129,9 +140,11 @@ static int get_advance(const char **at, const char *end, livenps_advance *advanc
 
 static int get_cell(const char **at, const char *end, livenps_cell *cell) {
   uint64_t mask;
-  if (livenps_get_varint(at, end, &mask) || mask >> LIVENPS_DIMENSIONS) return -1;
+  if (livenps_get_varint(at, end, &mask) || mask >> LIVENPS_DIMENSIONS)
+    return -1;
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
-    if (mask >> d & 1 && livenps_get_text(at, end, &cell->dimensions[d])) return -1;
+    if (mask >> d & 1 && livenps_get_text(at, end, &cell->dimensions[d]))
+      return -1;
   return 0;
 }
 
@@ -141,56 +154,71 @@ int livenps_entry_decode(livenps_entry *entry, const char *bytes, size_t length,
   livenps_reason reasons[LIVENPS_REASONS];
   size_t topic_count = 0, reason_count = 0;
   *entry = (livenps_entry){0};
-  if (length == 0 || *at++ != LIVENPS_ENTRY_VERSION) goto broken;
+  if (length == 0 || *at++ != LIVENPS_ENTRY_VERSION)
+    goto broken;
   what = "writer and clock";
-  if (livenps_get_text(&at, end, &entry->writer) || livenps_get_signed(&at, end, &entry->clock_ms)) goto broken;
+  if (livenps_get_text(&at, end, &entry->writer) || livenps_get_signed(&at, end, &entry->clock_ms))
+    goto broken;
   what = "topics";
-  if (get_count(&at, end, 1, &topic_count)) goto broken;
+  if (get_count(&at, end, 1, &topic_count))
+    goto broken;
   topics = livenps_alloc((topic_count + 1) * sizeof *topics);
   for (size_t i = 0; i < topic_count; i++)
-    if (livenps_get_text(&at, end, &topics[i])) goto broken;
+    if (livenps_get_text(&at, end, &topics[i]))
+      goto broken;
   what = "reasons";
-  if (get_count(&at, end, 1, &reason_count) || reason_count > LIVENPS_REASONS) goto broken;
+  if (get_count(&at, end, 1, &reason_count) || reason_count > LIVENPS_REASONS)
+    goto broken;
   for (size_t i = 0; i < reason_count; i++) {
     livenps_text name;
-    if (livenps_get_text(&at, end, &name)) goto broken;
+    if (livenps_get_text(&at, end, &name))
+      goto broken;
     reasons[i] = livenps_reason_find(name);
-    if (reasons[i] == LIVENPS_REASON_NONE) goto broken;
+    if (reasons[i] == LIVENPS_REASON_NONE)
+      goto broken;
   }
   what = "partitions";
-  if (get_count(&at, end, 12, &entry->advance_count)) goto broken;
+  if (get_count(&at, end, 12, &entry->advance_count))
+    goto broken;
   entry->advances = livenps_alloc((entry->advance_count + 1) * sizeof *entry->advances);
   for (size_t i = 0; i < entry->advance_count; i++)
-    if (get_advance(&at, end, &entry->advances[i], topics, topic_count, reasons, reason_count)) goto broken;
+    if (get_advance(&at, end, &entry->advances[i], topics, topic_count, reasons, reason_count))
+      goto broken;
   what = "cells";
-  if (get_count(&at, end, 1, &entry->cell_count)) goto broken;
+  if (get_count(&at, end, 1, &entry->cell_count))
+    goto broken;
   entry->cells = livenps_alloc((entry->cell_count + 1) * sizeof *entry->cells);
   for (size_t i = 0; i < entry->cell_count; i++)
-    if (get_cell(&at, end, &entry->cells[i])) goto broken;
+    if (get_cell(&at, end, &entry->cells[i]))
+      goto broken;
   what = "rows";
-  if (get_count(&at, end, 3, &entry->row_count)) goto broken;
+  if (get_count(&at, end, 3, &entry->row_count))
+    goto broken;
   entry->rows = livenps_alloc((entry->row_count + 1) * sizeof *entry->rows);
   int64_t second = 0;
   for (size_t i = 0; i < entry->row_count; i++) {
     livenps_row *row = &entry->rows[i];
     uint64_t cell;
     int64_t step;
-    if (livenps_get_varint(&at, end, &cell) || cell >= entry->cell_count || livenps_get_signed(&at, end, &step) ||
-        __builtin_add_overflow(second, step, &second) || second > INT64_MAX / 4000 || second < INT64_MIN / 4000 ||
+    if (livenps_get_varint(&at, end, &cell) || cell >= entry->cell_count ||
+        livenps_get_signed(&at, end, &step) || __builtin_add_overflow(second, step, &second) ||
+        second > INT64_MAX / 4000 || second < INT64_MIN / 4000 ||
         livenps_counters_unpack(&at, end, &row->counters))
       goto broken;
     row->cell = (uint32_t)cell;
     row->second = second;
   }
   what = "end";
-  if (at != end) goto broken;
+  if (at != end)
+    goto broken;
   free(topics);
   return 0;
 
 broken:
   free(topics);
   livenps_entry_free(entry);
-  return livenps_fail(error, LIVENPS_E_DATA, "commit-log entry of %zu bytes is not of format %d: %s, near byte %td", length,
+  return livenps_fail(error, LIVENPS_E_DATA,
+                      "commit-log entry of %zu bytes is not of format %d: %s, near byte %td", length,
                       LIVENPS_ENTRY_VERSION, what, at - bytes);
 }
 

@@ -19,17 +19,18 @@
  */
 enum { LIVENPS_ENTRY_VERSION = 1 };
 #define LIVENPS_NO_CLOCK INT64_MIN
-#define LIVENPS_THROUGH_NOW (-1)     /* the position had reached the topic's end: read through the entry's own time */
-#define LIVENPS_THROUGH_SAME (-2)    /* nothing new is known */
-#define LIVENPS_COVERED_SAME (-1)    /* no gap in this entry: coverage as before */
+#define LIVENPS_THROUGH_NOW                                                                                  \
+  (-1) /* the position had reached the topic's end: read through the entry's own time */
+#define LIVENPS_THROUGH_SAME (-2) /* nothing new is known */
+#define LIVENPS_COVERED_SAME (-1) /* no gap in this entry: coverage as before */
 
 /* What one entry says of one partition. covered_since_ms: after a gap or a fresh start, events before this time may be
  * missing; LIVENPS_COVERED_SAME otherwise. 0 = everything is there. */
 typedef struct {
   livenps_text topic;
   int32_t partition;
-  int64_t from, to;    /* next offset to read, before and after */
-  int64_t through_ms;  /* record timestamp of the last record, or one of the two above */
+  int64_t from, to;   /* next offset to read, before and after */
+  int64_t through_ms; /* record timestamp of the last record, or one of the two above */
   int64_t covered_since_ms;
   int64_t accepted, late, duplicate, out_of_range, holes, gap; /* gap is signed: a restart goes back */
   int64_t rejected[LIVENPS_REASONS];

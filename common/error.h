@@ -32,7 +32,7 @@ void livenps_error_clear(livenps_error *error);
 
 /* malloc, calloc-like, realloc and strdup that do not return on failure: they print one line and exit 7.
  * Out of memory is no state in which counts can be kept right, and the commit protocol makes a crash exact. */
-void *livenps_alloc(size_t size);      /* zeroed */
+void *livenps_alloc(size_t size); /* zeroed */
 void *livenps_resize(void *old, size_t size);
 char *livenps_copy(const char *text, size_t length); /* adds the final NUL */
 

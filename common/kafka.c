@@ -44,18 +44,21 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
   if (level <= 4) {
     pthread_mutex_lock(&words_lock);
     /* "All brokers are down" comes last and says least. */
-    if (!strstr(printable, "brokers are down") || !*last_words) memcpy(last_words, printable, sizeof last_words);
+    if (!strstr(printable, "brokers are down") || !*last_words)
+      memcpy(last_words, printable, sizeof last_words);
     pthread_mutex_unlock(&words_lock);
   }
   if (level >= 7 || !reached)
     livenps_log(LIVENPS_DEBUG, "kafka", "%s %s", facility, printable);
   else
-    livenps_log_limited(&limit, level <= 3 ? LIVENPS_WARN : LIVENPS_INFO, "kafka", "%s %s", facility, printable);
+    livenps_log_limited(&limit, level <= 3 ? LIVENPS_WARN : LIVENPS_INFO, "kafka", "%s %s", facility,
+                        printable);
 }
 
 int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, livenps_error *error) {
   char reason[256];
-  if (rd_kafka_conf_set(conf, name, value, reason, sizeof reason) == RD_KAFKA_CONF_OK) return 0;
+  if (rd_kafka_conf_set(conf, name, value, reason, sizeof reason) == RD_KAFKA_CONF_OK)
+    return 0;
   return livenps_fail(error, LIVENPS_E_USAGE, "kafka.%s: %s", name, reason);
 }
 
@@ -74,7 +77,8 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
         livenps_fail(error, LIVENPS_E_USAGE, "kafka.%s cannot be set: %s", pair->name, ours[k].reason);
         goto failed;
       }
-    if (livenps_kafka_set(conf, pair->name, pair->value, error)) goto failed;
+    if (livenps_kafka_set(conf, pair->name, pair->value, error))
+      goto failed;
   }
   char servers[8];
   size_t size = sizeof servers;
@@ -84,9 +88,9 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
                  "--set kafka.bootstrap.servers=127.0.0.1:9092");
     goto failed;
   }
-  if (role == LIVENPS_KAFKA_PRODUCER &&
-      (livenps_kafka_set(conf, "enable.idempotence", "true", error) || livenps_kafka_set(conf, "acks", "all", error) ||
-       livenps_kafka_set(conf, "message.timeout.ms", "0", error)))
+  if (role == LIVENPS_KAFKA_PRODUCER && (livenps_kafka_set(conf, "enable.idempotence", "true", error) ||
+                                         livenps_kafka_set(conf, "acks", "all", error) ||
+                                         livenps_kafka_set(conf, "message.timeout.ms", "0", error)))
     goto failed;
   *out = conf;
   return 0;
@@ -96,10 +100,11 @@ failed:
   return -1;
 }
 
-int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role, livenps_error *error) {
+int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role,
+                       livenps_error *error) {
   char reason[256];
-  rd_kafka_t *rk = rd_kafka_new(role == LIVENPS_KAFKA_PRODUCER ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER, conf, reason,
-                                sizeof reason);
+  rd_kafka_t *rk = rd_kafka_new(role == LIVENPS_KAFKA_PRODUCER ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER, conf,
+                                reason, sizeof reason);
   if (!rk) {
     rd_kafka_conf_destroy(conf);
     return livenps_fail(error, LIVENPS_E_USAGE, "kafka: %s", reason);
@@ -117,7 +122,8 @@ const char *livenps_kafka_servers(const livenps_settings *settings) {
   return servers;
 }
 
-int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int timeout_ms, livenps_error *error) {
+int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int timeout_ms,
+                        livenps_error *error) {
   const int64_t until = livenps_monotonic_ms() + timeout_ms;
   rd_kafka_resp_err_t code;
   do {
@@ -142,16 +148,19 @@ int livenps_kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms, 
   /* All topics, because asking for one by name may create it. */
   const struct rd_kafka_metadata *metadata;
   rd_kafka_resp_err_t code = rd_kafka_metadata(rk, 1, NULL, &metadata, timeout_ms);
-  if (code) return livenps_fail(error, LIVENPS_E_LOST, "kafka: topic list: %s", rd_kafka_err2str(code));
+  if (code)
+    return livenps_fail(error, LIVENPS_E_LOST, "kafka: topic list: %s", rd_kafka_err2str(code));
   int count = 0;
   for (int i = 0; i < metadata->topic_cnt; i++)
-    if (!strcmp(metadata->topics[i].topic, topic)) count = metadata->topics[i].partition_cnt;
+    if (!strcmp(metadata->topics[i].topic, topic))
+      count = metadata->topics[i].partition_cnt;
   rd_kafka_metadata_destroy(metadata);
   return count;
 }
 
 /* Runs one admin request: sends by `send`, returns the result event or NULL with error set. */
-static rd_kafka_event_t *admin_wait(rd_kafka_queue_t *queue, int timeout_ms, const char *what, livenps_error *error) {
+static rd_kafka_event_t *admin_wait(rd_kafka_queue_t *queue, int timeout_ms, const char *what,
+                                    livenps_error *error) {
   rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + 1000);
   if (!event) {
     livenps_fail(error, LIVENPS_E_LOST, "kafka: %s: no answer", what);
@@ -172,9 +181,10 @@ static rd_kafka_AdminOptions_t *admin_options(rd_kafka_t *rk, rd_kafka_admin_op_
   return options;
 }
 
-int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *const *names, size_t count, char **values,
-                               int timeout_ms, livenps_error *error) {
-  for (size_t i = 0; i < count; i++) values[i] = NULL;
+int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *const *names, size_t count,
+                               char **values, int timeout_ms, livenps_error *error) {
+  for (size_t i = 0; i < count; i++)
+    values[i] = NULL;
   rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
   rd_kafka_AdminOptions_t *options = admin_options(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout_ms);
   rd_kafka_ConfigResource_t *resource = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
@@ -189,8 +199,8 @@ int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *co
       const rd_kafka_ConfigEntry_t **entry = rd_kafka_ConfigResource_configs(answer[0], &entries);
       for (size_t e = 0; e < entries; e++)
         for (size_t i = 0; i < count; i++)
-          if (!strcmp(rd_kafka_ConfigEntry_name(entry[e]), names[i]) && rd_kafka_ConfigEntry_value(entry[e]) &&
-              !values[i]) {
+          if (!strcmp(rd_kafka_ConfigEntry_name(entry[e]), names[i]) &&
+              rd_kafka_ConfigEntry_value(entry[e]) && !values[i]) {
             const char *value = rd_kafka_ConfigEntry_value(entry[e]);
             values[i] = livenps_copy(value, strlen(value));
           }
@@ -211,8 +221,10 @@ int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions
                                int timeout_ms, livenps_error *error) {
   char reason[256];
   rd_kafka_NewTopic_t *new_topic = rd_kafka_NewTopic_new(topic, partitions, -1, reason, sizeof reason);
-  if (!new_topic) return livenps_fail(error, LIVENPS_E_USAGE, "kafka: topic %s: %s", topic, reason);
-  for (; config && config[0]; config += 2) rd_kafka_NewTopic_set_config(new_topic, config[0], config[1]);
+  if (!new_topic)
+    return livenps_fail(error, LIVENPS_E_USAGE, "kafka: topic %s: %s", topic, reason);
+  for (; config && config[0]; config += 2)
+    rd_kafka_NewTopic_set_config(new_topic, config[0], config[1]);
   rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
   rd_kafka_AdminOptions_t *options = admin_options(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout_ms);
   rd_kafka_CreateTopics(rk, &new_topic, 1, options, queue);
@@ -222,7 +234,8 @@ int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions
     size_t count;
     const rd_kafka_topic_result_t **results =
         rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count);
-    rd_kafka_resp_err_t code = count == 1 ? rd_kafka_topic_result_error(results[0]) : RD_KAFKA_RESP_ERR_UNKNOWN;
+    rd_kafka_resp_err_t code =
+        count == 1 ? rd_kafka_topic_result_error(results[0]) : RD_KAFKA_RESP_ERR_UNKNOWN;
     if (!code || code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
       result = 0;
     else

@@ -18,20 +18,22 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
 /* Sets one property that we decide ourselves; a refusal is a programming error or an unsupported value, said in error. */
 int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, livenps_error *error);
 /* rd_kafka_new with conf taken in every case. */
-int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role, livenps_error *error);
+int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role,
+                       livenps_error *error);
 /* What the settings say about bootstrap.servers, for messages ("(not set)" without). */
 const char *livenps_kafka_servers(const livenps_settings *settings);
 
 /* Waits until a broker answers, at most timeout_ms. STARTUP with the last thing librdkafka said (refused, wrong password ...). */
-int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int timeout_ms, livenps_error *error);
+int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int timeout_ms,
+                        livenps_error *error);
 
 /* Number of partitions of a topic now, 0 when there is none. -1 with LOST when no broker answers in time. Never creates it. */
 int livenps_kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms, livenps_error *error);
 
 /* Values of a topic's configuration by name; values[i] is NULL when unknown, else the caller frees it. LOST on time-out (the embedded
  * cluster does not answer such questions). */
-int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *const *names, size_t count, char **values,
-                               int timeout_ms, livenps_error *error);
+int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *const *names, size_t count,
+                               char **values, int timeout_ms, livenps_error *error);
 
 /* Creates a topic with the cluster's default replication; an existing one is fine. config: pairs of name, value, NULL-terminated. */
 int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions, const char *const *config,

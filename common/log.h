@@ -17,8 +17,8 @@ typedef struct {
   _Atomic long long last_ms;
   _Atomic long long left_out;
 } livenps_limit;
-void livenps_log_limited(livenps_limit *limit, livenps_level level, const char *stage, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void livenps_log_limited(livenps_limit *limit, livenps_level level, const char *stage, const char *format,
+                         ...) __attribute__((format(printf, 4, 5)));
 
 /* Copies text of a given length into a buffer with controls, quotes, backslash and invalid UTF-8 as \xNN; cut with "...".
  * Returns buffer. For log lines and terminals: names from outside are hostile. */

@@ -20,10 +20,11 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
                       message->partition, message->offset);
 }
 
-int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, livenps_delivered delivered, void *opaque,
-                        livenps_error *error) {
+int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, livenps_delivered delivered,
+                        void *opaque, livenps_error *error) {
   rd_kafka_conf_t *conf;
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_PRODUCER, error)) return -1;
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_PRODUCER, error))
+    return -1;
   livenps_sender *sender = livenps_alloc(sizeof *sender);
   *sender = (livenps_sender){.delivered = delivered, .opaque = opaque};
   rd_kafka_conf_set_opaque(conf, sender);
@@ -42,11 +43,13 @@ int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, 
   return 0;
 }
 
-rd_kafka_t *livenps_sender_handle(livenps_sender *sender) { return sender->rk; }
+rd_kafka_t *livenps_sender_handle(livenps_sender *sender) {
+  return sender->rk;
+}
 
-int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t partition, livenps_text key, livenps_text value,
-                        const livenps_header *headers, size_t header_count, int64_t timestamp_ms, void *record, int wait_ms,
-                        livenps_error *error) {
+int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t partition, livenps_text key,
+                        livenps_text value, const livenps_header *headers, size_t header_count,
+                        int64_t timestamp_ms, void *record, int wait_ms, livenps_error *error) {
   const int64_t until = livenps_monotonic_ms() + wait_ms;
   for (;;) {
     rd_kafka_headers_t *copy = NULL;
@@ -71,7 +74,8 @@ int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t parti
       sender->pending++;
       return 0;
     }
-    if (copy) rd_kafka_headers_destroy(copy);
+    if (copy)
+      rd_kafka_headers_destroy(copy);
     const rd_kafka_resp_err_t code = rd_kafka_error_code(refused);
     if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
       livenps_fail(error, code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? LIVENPS_E_DATA : LIVENPS_E_REFUSED,
@@ -81,24 +85,30 @@ int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t parti
     }
     rd_kafka_error_destroy(refused);
     if (livenps_monotonic_ms() >= until)
-      return livenps_fail(error, LIVENPS_E_LOST, "kafka: topic %s: the queue is full of records that no broker acknowledged",
-                          topic);
+      return livenps_fail(error, LIVENPS_E_LOST,
+                          "kafka: topic %s: the queue is full of records that no broker acknowledged", topic);
     rd_kafka_poll(sender->rk, 10);
   }
 }
 
-size_t livenps_sender_pending(const livenps_sender *sender) { return sender->pending; }
+size_t livenps_sender_pending(const livenps_sender *sender) {
+  return sender->pending;
+}
 
-void livenps_sender_poll(livenps_sender *sender, int wait_ms) { rd_kafka_poll(sender->rk, wait_ms); }
+void livenps_sender_poll(livenps_sender *sender, int wait_ms) {
+  rd_kafka_poll(sender->rk, wait_ms);
+}
 
 int livenps_sender_flush(livenps_sender *sender, int wait_ms, livenps_error *error) {
   rd_kafka_flush(sender->rk, wait_ms);
-  if (!sender->pending) return 0;
+  if (!sender->pending)
+    return 0;
   return livenps_fail(error, LIVENPS_E_LOST, "kafka: %zu records are not acknowledged yet", sender->pending);
 }
 
 void livenps_sender_close(livenps_sender *sender) {
-  if (!sender) return;
+  if (!sender)
+    return;
   rd_kafka_purge(sender->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
   rd_kafka_poll(sender->rk, 0);
   rd_kafka_destroy(sender->rk);

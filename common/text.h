@@ -33,7 +33,8 @@ typedef struct {
 
 void livenps_buffer_free(livenps_buffer *buffer);
 void livenps_buffer_add(livenps_buffer *buffer, const void *bytes, size_t length);
-void livenps_buffer_print(livenps_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void livenps_buffer_print(livenps_buffer *buffer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* LEB128: 7 bits a byte, low first, at most 10 bytes; zigzag for signed. Readers return 0, or -1 at the end of
  * the bytes or when a number is longer than 64 bits; *at moves behind what was read. */

@@ -712,8 +712,11 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
                          .log_max_bytes = livenps_redis_log_limit(aggregate->redis, aggregate->settings),
                          .finishing = finishing};
   pulse.total_known = aggregate->config.source.partitions(aggregate->config.source.opaque, &pulse.total);
-  if (livenps_publisher_tick(aggregate->publisher, &aggregate->holder, aggregate->state, &pulse, &fence,
-                             error) != 0) {
+  /* What is published covers everything folded, not only what the snapshot covers: a failover that loses the newest entries between
+   * the reading and this must refuse it. */
+  livenps_holder holder = aggregate->holder;
+  holder.covered = aggregate->last;
+  if (livenps_publisher_tick(aggregate->publisher, &holder, aggregate->state, &pulse, &fence, error) != 0) {
     return -1;
   }
   obey(aggregate, fence, "publishing");

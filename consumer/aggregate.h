@@ -11,12 +11,14 @@ typedef struct livenps_aggregate livenps_aggregate;
 typedef struct {
   char topic[250];
   int32_t partition;
-  int64_t start;            /* offset to begin at */
-  int64_t covered_since_ms; /* events before this may be missing; 0 = none is; -1 = nothing is known before the genesis itself */
+  int64_t start; /* offset to begin at */
+  int64_t
+      covered_since_ms; /* events before this may be missing; 0 = none is; -1 = nothing is known before the genesis itself */
 } livenps_beginning;
 typedef struct {
   /* All partitions of all topics and where to begin so that every event from since_ms on (record time) is read. LOST: try later. */
-  int (*beginnings)(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count, livenps_error *error);
+  int (*beginnings)(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
+                    livenps_error *error);
   /* The partitions that exist now by Kafka's metadata: total; false when not known yet. known(topic, partition) asks for one. */
   bool (*partitions)(void *opaque, size_t *total);
   void *opaque;
@@ -25,21 +27,23 @@ typedef struct {
 typedef struct {
   const livenps_settings *settings;
   char admit_hash[65];
-  const char *instance;      /* shown in health; the writer id */
+  const char *instance; /* shown in health; the writer id */
   livenps_source source;
-  bool replay;               /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
+  bool
+      replay; /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
   int64_t to_ms;
   const livenps_pair *extra; /* stored in meta at genesis */
   size_t extra_count;
 } livenps_aggregate_config;
 
-int livenps_aggregate_open(livenps_aggregate **out, const livenps_aggregate_config *config, livenps_error *error);
+int livenps_aggregate_open(livenps_aggregate **out, const livenps_aggregate_config *config,
+                           livenps_error *error);
 /* One tick: take or renew the lease (else stand by), read what is new in the log, move the clock to Redis TIME, publish, snapshot when due.
  * 0 also when standing by. -1 with LOST: try again after a back-off (the caller's); REFUSED/STARTUP: stop the program with this text. */
 int livenps_aggregate_tick(livenps_aggregate *aggregate, livenps_error *error);
 /* Folds to the log's head, clock to `clock_ms` (replay: --to; live: pass 0 for Redis TIME), publishes everything due, writes a snapshot. */
 int livenps_aggregate_finish(livenps_aggregate *aggregate, int64_t clock_ms, livenps_error *error);
-bool livenps_aggregate_active(const livenps_aggregate *aggregate); /* holds the lease */
+bool livenps_aggregate_active(const livenps_aggregate *aggregate);                /* holds the lease */
 const livenps_state *livenps_aggregate_state(const livenps_aggregate *aggregate); /* NULL when standing by */
 /* Gives the lease back (so that a stand-by takes over at once) and frees. */
 void livenps_aggregate_close(livenps_aggregate *aggregate);

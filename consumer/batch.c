@@ -25,12 +25,18 @@ static void forget(livenps_lane *lane) {
   lane->last_ms = LIVENPS_THROUGH_SAME;
 }
 
-livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition, const livenps_mapping *mapping,
-                                 int64_t start) {
+livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition,
+                                 const livenps_mapping *mapping, int64_t start) {
   batch->lanes = livenps_resize(batch->lanes, (batch->lane_count + 1) * sizeof *batch->lanes);
   livenps_lane *lane = &batch->lanes[batch->lane_count++];
-  *lane = (livenps_lane){.partition = partition, .mapping = mapping, .stored = -1, .start = start, .next = -1,
-                         .end = INT64_MAX, .jump = -1, .uncovered_ms = -1};
+  *lane = (livenps_lane){.partition = partition,
+                         .mapping = mapping,
+                         .stored = -1,
+                         .start = start,
+                         .next = -1,
+                         .end = INT64_MAX,
+                         .jump = -1,
+                         .uncovered_ms = -1};
   snprintf(lane->topic, sizeof lane->topic, "%s", topic);
   snprintf(lane->field, sizeof lane->field, "%s/%d", lane->topic, partition);
   forget(lane);
@@ -43,14 +49,16 @@ void livenps_batch_close(livenps_batch *batch, livenps_lane *lane) {
 
 livenps_lane *livenps_batch_find(livenps_batch *batch, const char *topic, int32_t partition) {
   for (size_t i = 0; i < batch->lane_count; i++)
-    if (batch->lanes[i].partition == partition && !strcmp(batch->lanes[i].topic, topic)) return &batch->lanes[i];
+    if (batch->lanes[i].partition == partition && !strcmp(batch->lanes[i].topic, topic))
+      return &batch->lanes[i];
   return NULL;
 }
 
 /* Whether the lane may go on at `offset`. A hole is normal (transactions, compaction), but librdkafka can also skip records around
  * assign and seek: the first jump is believed only when a fresh fetch from the same place jumps to the same offset again. */
 static bool arrive(livenps_lane *lane, int64_t offset) {
-  if (lane->reseek || offset < lane->next) return false;
+  if (lane->reseek || offset < lane->next)
+    return false;
   if (offset > lane->next && lane->fresh && lane->jump != offset) {
     lane->jump = offset;
     lane->reseek = true;
@@ -68,22 +76,27 @@ static bool arrive(livenps_lane *lane, int64_t offset) {
 }
 
 static bool take(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t timestamp_ms) {
-  if (offset < lane->next && !lane->reseek) batch->strays++;
-  if (!arrive(lane, offset) || offset >= lane->end) return false;
+  if (offset < lane->next && !lane->reseek)
+    batch->strays++;
+  if (!arrive(lane, offset) || offset >= lane->end)
+    return false;
   lane->next = offset + 1;
   if (timestamp_ms >= 0) {
     lane->last_ms = timestamp_ms;
     /* What was lost lay before this record, so its events were no later than that plus the skew we admit. */
     const int64_t covered_ms = timestamp_ms + batch->admission->future_ms;
-    if (lane->uncovered_ms > covered_ms) lane->pending.covered_since_ms = covered_ms;
+    if (lane->uncovered_ms > covered_ms)
+      lane->pending.covered_since_ms = covered_ms;
     lane->uncovered_ms = -1;
   }
   return true;
 }
 
-bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset, const livenps_record *record,
-                          livenps_fate *fate, livenps_reason *reason, livenps_where *where) {
-  if (!take(batch, lane, offset, record->timestamp_ms)) return false;
+bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset,
+                          const livenps_record *record, livenps_fate *fate, livenps_reason *reason,
+                          livenps_where *where) {
+  if (!take(batch, lane, offset, record->timestamp_ms))
+    return false;
   livenps_event event;
   *fate = livenps_admit(batch->decoder, lane->mapping, batch->admission, record, &event, reason, where);
   switch (*fate) {
@@ -91,7 +104,8 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
     lane->pending.accepted++;
     livenps_combine_add(batch->combine, &event);
     const int64_t clock = event.time_ms < record->timestamp_ms ? event.time_ms : record->timestamp_ms;
-    if (clock > batch->clock_ms) batch->clock_ms = clock;
+    if (clock > batch->clock_ms)
+      batch->clock_ms = clock;
     break;
   }
   case LIVENPS_REJECTED: lane->pending.rejected[*reason]++; break;
@@ -103,12 +117,15 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
 }
 
 bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
-  if (!take(batch, lane, offset, -1)) return false;
+  if (!take(batch, lane, offset, -1))
+    return false;
   lane->pending.rejected[LIVENPS_REASON_UNREADABLE]++;
   return true;
 }
 
-void livenps_batch_end(livenps_lane *lane, int64_t offset) { arrive(lane, offset); }
+void livenps_batch_end(livenps_lane *lane, int64_t offset) {
+  arrive(lane, offset);
+}
 
 static void uncover(livenps_batch *batch, livenps_lane *lane, int64_t redis_ms) {
   lane->uncovered_ms = lane->pending.covered_since_ms = redis_ms + batch->admission->future_ms;
@@ -125,13 +142,16 @@ void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset,
 
 bool livenps_batch_empty(const livenps_batch *batch) {
   for (size_t i = 0; i < batch->lane_count; i++)
-    if (batch->lanes[i].next != batch->lanes[i].stored) return false;
+    if (batch->lanes[i].next != batch->lanes[i].stored)
+      return false;
   return true;
 }
 
-void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_t now_ms, livenps_advance *advances,
-                         livenps_entry *entry) {
-  *entry = (livenps_entry){.writer = writer, .clock_ms = batch->clock_ms, .advances = advances,
+void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_t now_ms,
+                         livenps_advance *advances, livenps_entry *entry) {
+  *entry = (livenps_entry){.writer = writer,
+                           .clock_ms = batch->clock_ms,
+                           .advances = advances,
                            .advance_count = batch->lane_count};
   livenps_combine_lend(batch->combine, entry);
   for (size_t i = 0; i < batch->lane_count; i++) {
@@ -159,7 +179,8 @@ void livenps_batch_committed(livenps_batch *batch) {
 }
 
 void livenps_batch_drop(livenps_batch *batch) {
-  for (size_t i = 0; i < batch->lane_count; i++) forget(&batch->lanes[i]);
+  for (size_t i = 0; i < batch->lane_count; i++)
+    forget(&batch->lanes[i]);
   livenps_combine_reset(batch->combine);
   batch->clock_ms = LIVENPS_NO_CLOCK;
 }

@@ -12,20 +12,21 @@
 
 typedef struct {
   char topic[250];
-  char field[264];          /* "<topic>/<partition>": its field in Redis's positions */
+  char field[264]; /* "<topic>/<partition>": its field in Redis's positions */
   int32_t partition;
   const livenps_mapping *mapping;
-  int64_t stored;           /* next offset by Redis as last seen; -1: Redis has none yet (a partition added later) */
-  int64_t start;            /* where to begin while Redis has none */
-  int64_t next;             /* next offset wanted from Kafka */
-  int64_t end;              /* replay: stop here; INT64_MAX live */
-  livenps_advance pending;  /* counts since stored; from, to, through are set when the entry is made */
-  int64_t last_ms;          /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
-  bool fresh;               /* nothing came since assign or seek: the first jump is not believed at once (rule 12) */
-  int64_t jump;             /* the offset the last unbelieved jump led to, -1 without */
-  bool reseek;              /* fetch from next again; records are dropped until then */
-  bool out_of_range;        /* Kafka has no such offset: a gap or a topic made anew */
-  int64_t uncovered_ms;     /* after a gap or a late start: covered from here on, until the next record says it better; else -1 */
+  int64_t stored; /* next offset by Redis as last seen; -1: Redis has none yet (a partition added later) */
+  int64_t start;  /* where to begin while Redis has none */
+  int64_t next;   /* next offset wanted from Kafka */
+  int64_t end;    /* replay: stop here; INT64_MAX live */
+  livenps_advance pending; /* counts since stored; from, to, through are set when the entry is made */
+  int64_t last_ms;   /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
+  bool fresh;        /* nothing came since assign or seek: the first jump is not believed at once (rule 12) */
+  int64_t jump;      /* the offset the last unbelieved jump led to, -1 without */
+  bool reseek;       /* fetch from next again; records are dropped until then */
+  bool out_of_range; /* Kafka has no such offset: a gap or a topic made anew */
+  int64_t
+      uncovered_ms; /* after a gap or a late start: covered from here on, until the next record says it better; else -1 */
   int64_t high, high_asked_ms; /* newest known end offset and when (monotonic) it was asked for; 0 = never */
 } livenps_lane;
 
@@ -35,8 +36,8 @@ typedef struct {
   livenps_combine *combine;
   livenps_lane *lanes;
   size_t lane_count;
-  int64_t clock_ms;         /* of the entry in the making */
-  uint64_t strays;          /* records below the expected offset, dropped; since the start */
+  int64_t clock_ms; /* of the entry in the making */
+  uint64_t strays;  /* records below the expected offset, dropped; since the start */
 } livenps_batch;
 
 void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission);
@@ -44,16 +45,17 @@ void livenps_batch_free(livenps_batch *batch);
 
 /* A partition, not positioned yet: adopt comes next. start: its first offset, for when Redis has no position. Returns the lane
  * (borrowed until the next open or close). */
-livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition, const livenps_mapping *mapping,
-                                 int64_t start);
+livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition,
+                                 const livenps_mapping *mapping, int64_t start);
 void livenps_batch_close(livenps_batch *batch, livenps_lane *lane); /* only after drop or a commit */
 livenps_lane *livenps_batch_find(livenps_batch *batch, const char *topic, int32_t partition);
 
 /* One record of a lane. Returns its fate in *fate and *reason, and true when it was counted; false when it was dropped (a stray, or
  * lane->reseek is set now because of a jump that is not believed yet, or it lies at or beyond lane->end).
  * Quarantine is the caller's: it writes the record when *fate is LIVENPS_REJECTED. */
-bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset, const livenps_record *record,
-                          livenps_fate *fate, livenps_reason *reason, livenps_where *where);
+bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset,
+                          const livenps_record *record, livenps_fate *fate, livenps_reason *reason,
+                          livenps_where *where);
 /* A record that Kafka could not hand out: rejected as unreadable. */
 bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset);
 /* Kafka says the partition ends at offset: what lies between is a hole. */
@@ -64,8 +66,8 @@ void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset,
 bool livenps_batch_empty(const livenps_batch *batch); /* no lane advanced */
 /* The entry of all that is in hand, a line for every lane; lends, see combine.h. now_ms is monotonic, for the freshness of
  * lane->high. advances must have room for lane_count. */
-void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_t now_ms, livenps_advance *advances,
-                         livenps_entry *entry);
+void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_t now_ms,
+                         livenps_advance *advances, livenps_entry *entry);
 /* After OK: what was in hand is stored. */
 void livenps_batch_committed(livenps_batch *batch);
 /* After anything else: forget what is in hand. The caller adopts positions next. */

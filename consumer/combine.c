@@ -33,11 +33,14 @@ struct livenps_combine {
 
 enum { FIRST_SLOTS = 1024 };
 
-static void table_new(table *t, size_t slots) { *t = (table){livenps_alloc(slots * sizeof(slot)), slots - 1, 0}; }
+static void table_new(table *t, size_t slots) {
+  *t = (table){livenps_alloc(slots * sizeof(slot)), slots - 1, 0};
+}
 
 static void table_put(table *t, uint64_t hash, uint32_t index) {
   size_t i = hash & t->mask;
-  while (t->at[i].index) i = (i + 1) & t->mask;
+  while (t->at[i].index)
+    i = (i + 1) & t->mask;
   t->at[i] = (slot){hash, index + 1};
   t->used++;
 }
@@ -47,7 +50,8 @@ static void table_add(table *t, uint64_t hash, uint32_t index) {
     table bigger;
     table_new(&bigger, (t->mask + 1) * 2);
     for (size_t i = 0; i <= t->mask; i++)
-      if (t->at[i].index) table_put(&bigger, t->at[i].hash, t->at[i].index - 1);
+      if (t->at[i].index)
+        table_put(&bigger, t->at[i].hash, t->at[i].index - 1);
     free(t->at);
     *t = bigger;
   }
@@ -73,7 +77,8 @@ livenps_combine *livenps_combine_new(void) {
 }
 
 void livenps_combine_free(livenps_combine *combine) {
-  if (!combine) return;
+  if (!combine)
+    return;
   free(combine->row_table.at);
   free(combine->cell_table.at);
   free(combine->rows);
@@ -87,7 +92,8 @@ void livenps_combine_free(livenps_combine *combine) {
 static void make_key(livenps_buffer *key, const livenps_event *event) {
   key->length = 0;
   char present = 0;
-  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) present = (char)(present | (event->dimensions[d].at != NULL) << d);
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+    present = (char)(present | (event->dimensions[d].at != NULL) << d);
   livenps_buffer_add(key, &present, 1);
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
     if (event->dimensions[d].at) {
@@ -129,7 +135,8 @@ void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
   const uint64_t hash = livenps_hash_more(cell_hash, &second, sizeof second);
   size_t i = hash & combine->row_table.mask;
   for (; combine->row_table.at[i].index; i = (i + 1) & combine->row_table.mask) {
-    if (combine->row_table.at[i].hash != hash) continue;
+    if (combine->row_table.at[i].hash != hash)
+      continue;
     livenps_row *row = &combine->rows[combine->row_table.at[i].index - 1];
     if (row->second == second && same_key(combine, row->cell)) {
       livenps_counters_count(&row->counters, event);
@@ -146,7 +153,9 @@ void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
   table_add(&combine->row_table, hash, row);
 }
 
-size_t livenps_combine_rows(const livenps_combine *combine) { return combine->row_count; }
+size_t livenps_combine_rows(const livenps_combine *combine) {
+  return combine->row_count;
+}
 
 void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry) {
   for (size_t c = 0; c < combine->cell_count; c++) {
@@ -154,7 +163,8 @@ void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry) 
     const char present = *at++;
     for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
       combine->cells[c].dimensions[d] = (livenps_text){NULL, 0};
-      if (!(present >> d & 1)) continue;
+      if (!(present >> d & 1))
+        continue;
       uint32_t length;
       memcpy(&length, at, sizeof length);
       combine->cells[c].dimensions[d] = (livenps_text){at + sizeof length, length};

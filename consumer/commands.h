@@ -13,12 +13,12 @@ extern volatile sig_atomic_t livenps_stop;
 int livenps_run(const livenps_settings *settings);
 
 typedef struct {
-  const char *topic;  /* required */
+  const char *topic; /* required */
   int64_t from_ms, to_ms;
-  const char *into;   /* namespace to write; required unless dry_run */
-  double speed;       /* 0: as fast as it goes; else event seconds per second ("1x", "10x") */
-  bool dry_run;       /* nothing is written to Redis; the result is printed */
-  bool digest;        /* print the SHA-256 of the final state, alone on the last line of stdout */
+  const char *into; /* namespace to write; required unless dry_run */
+  double speed;     /* 0: as fast as it goes; else event seconds per second ("1x", "10x") */
+  bool dry_run;     /* nothing is written to Redis; the result is printed */
+  bool digest;      /* print the SHA-256 of the final state, alone on the last line of stdout */
 } livenps_replay_options;
 int livenps_replay(const livenps_settings *settings, const livenps_replay_options *options);
 

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int livenps_commit_open(livenps_commit *commit, const livenps_settings *settings, const char *admit, const char *writer,
-                        livenps_error *error) {
-  *commit = (livenps_commit){.log_max_bytes = settings->log_max_bytes};
+int livenps_commit_open(livenps_commit *commit, const livenps_settings *settings, const char *admit,
+                        const char *writer, livenps_error *error) {
+  *commit = (livenps_commit){.settings = settings};
   livenps_keys_make(&commit->keys, settings->namespace_);
   snprintf(commit->admit, sizeof commit->admit, "%s", admit);
   snprintf(commit->writer, sizeof commit->writer, "%s", writer);
@@ -20,7 +20,8 @@ void livenps_commit_close(livenps_commit *commit) {
   *commit = (livenps_commit){0};
 }
 
-livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *batch, bool *seek, livenps_error *error) {
+livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *batch, bool *seek,
+                                      livenps_error *error) {
   const size_t count = batch->lane_count;
   const char **fields = livenps_alloc((count + 1) * sizeof *fields);
   int64_t *positions = livenps_alloc((count + 1) * sizeof *positions);
@@ -29,23 +30,27 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
   bool empty;
 
   livenps_batch_drop(batch);
-  for (size_t i = 0; i < count; i++) fields[i] = batch->lanes[i].field;
-  if (livenps_script_adopt(commit->redis, &commit->keys, fields, count, &empty, commit->lineage, admit, positions,
-                           &commit->redis_ms, error)) {
+  for (size_t i = 0; i < count; i++)
+    fields[i] = batch->lanes[i].field;
+  if (livenps_script_adopt(commit->redis, &commit->keys, fields, count, &empty, commit->lineage, admit,
+                           positions, &commit->redis_ms, error)) {
     if (error->code == LIVENPS_E_REFUSED || error->code == LIVENPS_E_STARTUP || error->code == LIVENPS_E_DATA)
       adoption = LIVENPS_ADOPT_STOP;
   } else if (empty) {
-    livenps_fail(error, LIVENPS_E_LOST, "redis: the namespace is empty; waiting for the aggregator to begin it");
+    livenps_fail(error, LIVENPS_E_LOST,
+                 "redis: the namespace is empty; waiting for the aggregator to begin it");
   } else if (strcmp(admit, commit->admit)) {
-    livenps_fail(error, LIVENPS_E_REFUSED,
-                 "the namespace was begun with other rules for what counts (admit hash %.16s... stored, %.16s... here): "
-                 "restore the former mapping and admit settings, or choose another namespace",
-                 admit, commit->admit);
+    livenps_fail(
+        error, LIVENPS_E_REFUSED,
+        "the namespace was begun with other rules for what counts (admit hash %.16s... stored, %.16s... here): "
+        "restore the former mapping and admit settings, or choose another namespace",
+        admit, commit->admit);
     adoption = LIVENPS_ADOPT_STOP;
   } else {
     for (size_t i = 0; i < count; i++) {
       const bool moved = livenps_batch_adopt(batch, &batch->lanes[i], positions[i], commit->redis_ms);
-      if (seek) seek[i] = moved;
+      if (seek)
+        seek[i] = moved;
     }
     adoption = LIVENPS_ADOPTED;
   }
@@ -68,9 +73,10 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
   livenps_commit_answer answer;
   livenps_entry_id id;
   char detail[512];
-  const int failed = livenps_script_commit(commit->redis, &commit->keys, commit->lineage, commit->admit, commit->log_max_bytes,
-                                           claims, batch->lane_count, &commit->payload, &answer, &commit->redis_ms, &id,
-                                           detail, error);
+  const int failed = livenps_script_commit(commit->redis, &commit->keys, commit->lineage, commit->admit,
+                                           livenps_redis_log_limit(commit->redis, commit->settings), claims,
+                                           batch->lane_count, &commit->payload, &answer, &commit->redis_ms,
+                                           &id, detail, error);
   free(advances);
   free(claims);
   if (failed) {
@@ -87,7 +93,8 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
   case LIVENPS_COMMIT_FULL:
     commit->full++;
     livenps_fail(error, LIVENPS_E_LOST,
-                 "the commit log is full (%s): reading pauses until an aggregator has folded and trimmed it", detail);
+                 "the commit log is full (%s): reading pauses until an aggregator has folded and trimmed it",
+                 detail);
     return LIVENPS_COMMIT_WAITS;
   case LIVENPS_COMMIT_CONFLICT:
     commit->conflicts++;
@@ -100,10 +107,11 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
     livenps_fail(error, LIVENPS_E_LOST, "the namespace was begun anew: %s", detail);
     break;
   case LIVENPS_COMMIT_CONFIG:
-    livenps_fail(error, LIVENPS_E_REFUSED,
-                 "the namespace now belongs to other rules for what counts: %s; restore the former mapping and admit "
-                 "settings, or choose another namespace",
-                 detail);
+    livenps_fail(
+        error, LIVENPS_E_REFUSED,
+        "the namespace now belongs to other rules for what counts: %s; restore the former mapping and admit "
+        "settings, or choose another namespace",
+        detail);
     livenps_batch_drop(batch);
     return LIVENPS_COMMIT_STOP;
   }

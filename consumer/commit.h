@@ -7,17 +7,17 @@
 /* The reader's side of the commit protocol (design: section 2): adopt positions, then commit batch after batch, each one atomic in
  * Redis and compared with what this writer believes to be stored. */
 typedef struct {
+  const livenps_settings *settings;
   livenps_redis *redis;
   livenps_keys keys;
   char admit[65], lineage[33], writer[65];
-  int64_t log_max_bytes;
-  int64_t redis_ms;    /* last known Redis TIME; 0 before the first adopt */
+  int64_t redis_ms; /* last known Redis TIME; 0 before the first adopt */
   livenps_buffer payload;
   uint64_t commits, conflicts, lost, full;
 } livenps_commit;
 
-int livenps_commit_open(livenps_commit *commit, const livenps_settings *settings, const char *admit, const char *writer,
-                        livenps_error *error);
+int livenps_commit_open(livenps_commit *commit, const livenps_settings *settings, const char *admit,
+                        const char *writer, livenps_error *error);
 void livenps_commit_close(livenps_commit *commit);
 
 typedef enum {
@@ -27,7 +27,8 @@ typedef enum {
 } livenps_adoption;
 /* Drops what is in hand and takes the stored positions of all lanes (no lane: only lineage and admit are checked). seek[i] says
  * whether lane i must be sought to its new next. seek may be NULL. */
-livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *batch, bool *seek, livenps_error *error);
+livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *batch, bool *seek,
+                                      livenps_error *error);
 
 typedef enum {
   LIVENPS_COMMITTED,

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 enum {
-  LARGEST = 64 * 1024 * 1024, /* what librdkafka may be handed; a broker's own limit is met by cutting, see put() */
+  LARGEST =
+      64 * 1024 * 1024, /* what librdkafka may be handed; a broker's own limit is met by cutting, see put() */
   CUT = 512 * 1024,
   FULL_WAIT_MS = 20,
 };
@@ -26,12 +27,16 @@ struct livenps_quarantine {
 static void delivered(void *opaque, void *record, const char *error, int32_t partition, int64_t offset) {
   (void)record, (void)partition, (void)offset;
   livenps_quarantine *quarantine = opaque;
-  if (!error) return;
-  if (!quarantine->failed++) snprintf(quarantine->reason, sizeof quarantine->reason, "%s", error);
-  if (!strcmp(error, rd_kafka_err2str(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE))) quarantine->cut = true;
+  if (!error)
+    return;
+  if (!quarantine->failed++)
+    snprintf(quarantine->reason, sizeof quarantine->reason, "%s", error);
+  if (!strcmp(error, rd_kafka_err2str(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)))
+    quarantine->cut = true;
 }
 
-int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *settings, livenps_error *error) {
+int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *settings,
+                            livenps_error *error) {
   livenps_quarantine *quarantine = livenps_alloc(sizeof *quarantine);
   quarantine->suffix = settings->quarantine_suffix;
   /* Our own copy of the pass-through with a larger local limit: a rejected record may be of any size. */
@@ -40,7 +45,8 @@ int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *se
   char name[] = "message.max.bytes", value[16];
   snprintf(value, sizeof value, "%d", LARGEST);
   larger.kafka.at[0] = (livenps_pair){name, value};
-  for (size_t i = 0; i < settings->kafka.count; i++) larger.kafka.at[i + 1] = settings->kafka.at[i];
+  for (size_t i = 0; i < settings->kafka.count; i++)
+    larger.kafka.at[i + 1] = settings->kafka.at[i];
   larger.kafka.count++;
   const int result = livenps_sender_open(&quarantine->sender, &larger, delivered, quarantine, error);
   free(larger.kafka.at);
@@ -53,7 +59,8 @@ int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *se
 }
 
 void livenps_quarantine_close(livenps_quarantine *quarantine) {
-  if (!quarantine) return;
+  if (!quarantine)
+    return;
   livenps_sender_close(quarantine->sender);
   free(quarantine->headers);
   free(quarantine);
@@ -72,11 +79,12 @@ void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_se
     livenps_error error = {0};
     topic_name(quarantine, settings->topics.at[i], topic);
     const int partitions = livenps_kafka_partitions(rk, topic, 5000, &error);
-    if (partitions > 0) continue;
+    if (partitions > 0)
+      continue;
     if (partitions < 0 || livenps_kafka_create_topic(rk, topic, 1, config, 3000, &error))
       livenps_log(LIVENPS_WARN, "quarantine",
-                  "topic %s could not be made (%s): create it, else the first rejected record waits for it", topic,
-                  error.text);
+                  "topic %s could not be made (%s): create it, else the first rejected record waits for it",
+                  topic, error.text);
     else
       livenps_log(LIVENPS_INFO, "quarantine", "made topic %s", topic);
   }
@@ -85,14 +93,15 @@ void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_se
 static void add_header(livenps_quarantine *quarantine, size_t *count, const char *name, livenps_text value) {
   if (*count == quarantine->header_capacity) {
     quarantine->header_capacity = quarantine->header_capacity ? quarantine->header_capacity * 2 : 32;
-    quarantine->headers = livenps_resize(quarantine->headers, quarantine->header_capacity * sizeof *quarantine->headers);
+    quarantine->headers =
+        livenps_resize(quarantine->headers, quarantine->header_capacity * sizeof *quarantine->headers);
   }
   quarantine->headers[(*count)++] = (livenps_header){livenps_text_of(name), value};
 }
 
-int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, int32_t partition, int64_t offset,
-                           const livenps_record *record, livenps_reason reason, const livenps_where *where,
-                           livenps_error *error) {
+int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, int32_t partition,
+                           int64_t offset, const livenps_record *record, livenps_reason reason,
+                           const livenps_where *where, livenps_error *error) {
   char target[512], key[300], partition_text[16], offset_text[24], timestamp[24], length[24];
   topic_name(quarantine, topic, target);
   snprintf(key, sizeof key, "%.249s/%d/%" PRId64, topic, partition, offset);
@@ -109,7 +118,8 @@ int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, in
   add_header(quarantine, &count, "livenps-partition", livenps_text_of(partition_text));
   add_header(quarantine, &count, "livenps-offset", livenps_text_of(offset_text));
   add_header(quarantine, &count, "livenps-timestamp", livenps_text_of(timestamp));
-  if (record->key.at) add_header(quarantine, &count, "livenps-key", record->key);
+  if (record->key.at)
+    add_header(quarantine, &count, "livenps-key", record->key);
   if (quarantine->cut && value.length > CUT) {
     /* Better the beginning and the true length than a partition that stands still for one record. */
     snprintf(length, sizeof length, "%zu", value.length);
@@ -121,8 +131,8 @@ int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, in
       quarantine->headers[count - 1].name = record->headers[i].name;
     }
   }
-  return livenps_sender_send(quarantine->sender, target, -1, livenps_text_of(key), value, quarantine->headers, count, 0,
-                             NULL, FULL_WAIT_MS, error);
+  return livenps_sender_send(quarantine->sender, target, -1, livenps_text_of(key), value, quarantine->headers,
+                             count, 0, NULL, FULL_WAIT_MS, error);
 }
 
 size_t livenps_quarantine_pending(const livenps_quarantine *quarantine) {
@@ -134,8 +144,10 @@ int livenps_quarantine_settle(livenps_quarantine *quarantine, int wait_ms, liven
   livenps_sender_poll(quarantine->sender, 0);
   while (livenps_sender_pending(quarantine->sender) && livenps_monotonic_ms() < until)
     livenps_sender_poll(quarantine->sender, 5);
-  if (livenps_sender_pending(quarantine->sender)) return 0;
-  if (!quarantine->failed) return 1;
+  if (livenps_sender_pending(quarantine->sender))
+    return 0;
+  if (!quarantine->failed)
+    return 1;
   livenps_fail(error, LIVENPS_E_LOST, "%zu rejected records could not be quarantined: %s", quarantine->failed,
                quarantine->reason);
   quarantine->failed = 0;

@@ -15,9 +15,9 @@ void livenps_quarantine_close(livenps_quarantine *quarantine);
 void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_settings *settings);
 
 /* LOST when librdkafka's queue stays full: the caller must not pass this record. */
-int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, int32_t partition, int64_t offset,
-                           const livenps_record *record, livenps_reason reason, const livenps_where *where,
-                           livenps_error *error);
+int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, int32_t partition,
+                           int64_t offset, const livenps_record *record, livenps_reason reason,
+                           const livenps_where *where, livenps_error *error);
 size_t livenps_quarantine_pending(const livenps_quarantine *quarantine);
 /* Serves acknowledgements for at most wait_ms: 1 when all is acknowledged, 0 when some are on their way, -1 when some never will be
  * (error says why): then what was read since the last commit must be read again. */

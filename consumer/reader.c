@@ -10,8 +10,9 @@
 #include <time.h>
 
 enum {
-  SERVE_MS = 20,          /* one call serves records for at most that long, then the loop goes round */
-  SETTLE_MS = 300,        /* after an assignment is taken away, before the next: kafka stops fetching in the background */
+  SERVE_MS = 20, /* one call serves records for at most that long, then the loop goes round */
+  SETTLE_MS =
+      300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
@@ -34,7 +35,7 @@ struct livenps_reader {
   rd_kafka_t *rk;
   rd_kafka_queue_t *data; /* every partition's queue is forwarded here */
   bool group, assigned_once, rebalancing;
-  bool adopt;             /* what is in hand was dropped: adopt and seek before reading on */
+  bool adopt; /* what is in hand was dropped: adopt and seek before reading on */
   bool stopping;
   int64_t adopt_at_ms, backoff_ms;
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
@@ -55,7 +56,8 @@ struct livenps_reader {
 static const livenps_mapping *mapping_of(const livenps_reader *reader, const char *topic) {
   const livenps_list *topics = &reader->config.settings->topics;
   for (size_t i = 0; i < topics->count; i++)
-    if (!strcmp(topics->at[i], topic)) return reader->config.mappings[i];
+    if (!strcmp(topics->at[i], topic))
+      return reader->config.mappings[i];
   return reader->config.mappings[0];
 }
 
@@ -67,30 +69,35 @@ static void lanes_changed(livenps_reader *reader) {
 }
 
 static livenps_lane *lane_of(livenps_reader *reader, const rd_kafka_message_t *message) {
-  if (!message->rkt) return NULL;
+  if (!message->rkt)
+    return NULL;
   const size_t place = ((uintptr_t)message->rkt / 64 + (size_t)message->partition) % CACHE;
   cached *entry = &reader->cache[place];
   if (entry->lane && entry->topic == message->rkt && entry->partition == message->partition)
     return &reader->batch.lanes[entry->lane - 1];
-  livenps_lane *lane = livenps_batch_find(&reader->batch, rd_kafka_topic_name(message->rkt), message->partition);
-  if (lane) *entry = (cached){message->rkt, message->partition, (size_t)(lane - reader->batch.lanes) + 1};
+  livenps_lane *lane =
+      livenps_batch_find(&reader->batch, rd_kafka_topic_name(message->rkt), message->partition);
+  if (lane)
+    *entry = (cached){message->rkt, message->partition, (size_t)(lane - reader->batch.lanes) + 1};
   return lane;
 }
 
 /* A partition's records go to our own queue, so that one call serves all of them by callback. Idempotent. */
 static void forward(livenps_reader *reader, const livenps_lane *lane) {
   rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(reader->rk, lane->topic, lane->partition);
-  if (!queue) return;
+  if (!queue)
+    return;
   rd_kafka_queue_forward(queue, reader->data);
   rd_kafka_queue_destroy(queue);
 }
 
 static rd_kafka_topic_partition_list_t *list_of(const livenps_reader *reader, const bool *which) {
-  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count + 1);
+  rd_kafka_topic_partition_list_t *list =
+      rd_kafka_topic_partition_list_new((int)reader->batch.lane_count + 1);
   for (size_t i = 0; i < reader->batch.lane_count; i++)
     if (!which || which[i])
-      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)->offset =
-          reader->batch.lanes[i].next;
+      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)
+          ->offset = reader->batch.lanes[i].next;
   return list;
 }
 
@@ -114,7 +121,8 @@ static void outage(livenps_reader *reader, const livenps_error *error) {
 
 static void outage_over(livenps_reader *reader) {
   reader->backoff_ms = 0;
-  if (!reader->outage_since_ms) return;
+  if (!reader->outage_since_ms)
+    return;
   livenps_log(LIVENPS_INFO, "commit", "going on after %.1f s",
               (double)(livenps_monotonic_ms() - reader->outage_since_ms) / 1000.0);
   reader->outage_since_ms = 0;
@@ -123,7 +131,8 @@ static void outage_over(livenps_reader *reader) {
 static void back_off(livenps_reader *reader) {
   const int64_t most = reader->config.settings->redis_backoff_max_ms;
   reader->backoff_ms = reader->backoff_ms ? reader->backoff_ms * 2 : BACKOFF_MS;
-  if (reader->backoff_ms > most) reader->backoff_ms = most;
+  if (reader->backoff_ms > most)
+    reader->backoff_ms = most;
   reader->adopt_at_ms = livenps_monotonic_ms() + reader->backoff_ms;
 }
 
@@ -136,7 +145,8 @@ static void wait_ms(int64_t ms) {
 
 static void take_headers(livenps_reader *reader, const rd_kafka_message_t *message, livenps_record *record) {
   rd_kafka_headers_t *headers;
-  if (rd_kafka_message_headers(message, &headers)) return;
+  if (rd_kafka_message_headers(message, &headers))
+    return;
   const char *name;
   const void *value;
   size_t size;
@@ -155,12 +165,13 @@ static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, c
                    livenps_reason reason, const livenps_where *where) {
   static livenps_limit limit = {.interval_ms = 5000};
   reader->stats.rejected++;
-  livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s offset %" PRId64 " rejected: %s: %s", lane->field, offset,
-                      livenps_reason_name(reason), livenps_reason_text(reason));
-  if (!reader->config.quarantine) return;
+  livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s offset %" PRId64 " rejected: %s: %s", lane->field,
+                      offset, livenps_reason_name(reason), livenps_reason_text(reason));
+  if (!reader->config.quarantine)
+    return;
   livenps_error error = {0};
-  if (livenps_quarantine_put(reader->config.quarantine, lane->topic, lane->partition, offset, record, reason, where,
-                             &error)) {
+  if (livenps_quarantine_put(reader->config.quarantine, lane->topic, lane->partition, offset, record, reason,
+                             where, &error)) {
     /* It is counted already and could not be handed over: the whole batch must be read again. */
     outage(reader, &error);
     reader->adopt = true;
@@ -171,15 +182,12 @@ static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, c
 static void on_trouble(livenps_lane *lane, const rd_kafka_message_t *message) {
   static livenps_limit limit = {.interval_ms = 5000};
   switch (message->err) {
-  case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-    livenps_batch_end(lane, message->offset);
-    break;
+  case RD_KAFKA_RESP_ERR__PARTITION_EOF: livenps_batch_end(lane, message->offset); break;
   case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-  case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-    lane->out_of_range = true;
-    break;
+  case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: lane->out_of_range = true; break;
   default:
-    livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s: %s", lane->field, rd_kafka_err2str(message->err));
+    livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s: %s", lane->field,
+                        rd_kafka_err2str(message->err));
   }
 }
 
@@ -187,7 +195,8 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
   livenps_reader *reader = opaque;
   livenps_lane *lane = lane_of(reader, message);
   /* Records of partitions that were taken from us stay in the queue for a while. */
-  if (!lane || lane->out_of_range) return;
+  if (!lane || lane->out_of_range)
+    return;
   if (reader->adopt) {
     /* Dropped, so it must be fetched again even if Redis holds just our position. */
     lane->reseek = true;
@@ -200,7 +209,8 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     livenps_record record = {.key = {message->key, message->key_len},
                              .value = {message->payload, message->len},
                              .timestamp_ms = rd_kafka_message_timestamp(message, &type)};
-    if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE) record.timestamp_ms = -1;
+    if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+      record.timestamp_ms = -1;
     take_headers(reader, message, &record);
     livenps_fate fate;
     livenps_reason reason;
@@ -208,11 +218,14 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     if (livenps_batch_record(&reader->batch, lane, message->offset, &record, &fate, &reason, &where)) {
       reader->stats.records++;
       reader->stats.accepted += fate == LIVENPS_ACCEPTED;
-      if (fate == LIVENPS_REJECTED) reject(reader, lane, message->offset, &record, reason, &where);
+      if (fate == LIVENPS_REJECTED)
+        reject(reader, lane, message->offset, &record, reason, &where);
     }
   }
-  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
-  if (full || reader->adopt || lane->reseek || livenps_monotonic_ms() >= reader->serve_until_ms) rd_kafka_yield(reader->rk);
+  const bool full =
+      livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
+  if (full || reader->adopt || lane->reseek || livenps_monotonic_ms() >= reader->serve_until_ms)
+    rd_kafka_yield(reader->rk);
 }
 
 /* -- positions ---------------------------------------------------------------------------------------------------- */
@@ -250,7 +263,8 @@ static void assign_anew(livenps_reader *reader, livenps_error *error) {
   if (refused || code)
     livenps_fail(error, LIVENPS_E_LOST, "kafka: assigning %d partitions anew: %s", list->cnt,
                  refused ? rd_kafka_error_string(refused) : rd_kafka_err2str(code));
-  if (refused) rd_kafka_error_destroy(refused);
+  if (refused)
+    rd_kafka_error_destroy(refused);
   rd_kafka_topic_partition_list_destroy(list);
 }
 
@@ -261,8 +275,10 @@ static void reposition(livenps_reader *reader, const bool *which) {
   if (list->cnt) {
     rd_kafka_error_t *error = rd_kafka_seek_partitions(reader->rk, list, SEEK_MS);
     refused = error != NULL;
-    if (error) rd_kafka_error_destroy(error);
-    for (int i = 0; i < list->cnt; i++) refused |= list->elems[i].err != 0;
+    if (error)
+      rd_kafka_error_destroy(error);
+    for (int i = 0; i < list->cnt; i++)
+      refused |= list->elems[i].err != 0;
   }
   rd_kafka_topic_partition_list_destroy(list);
   for (size_t i = 0; i < reader->batch.lane_count; i++)
@@ -270,19 +286,23 @@ static void reposition(livenps_reader *reader, const bool *which) {
       reader->batch.lanes[i].reseek = false;
       reader->batch.lanes[i].fresh = true;
     }
-  if (!refused) return;
+  if (!refused)
+    return;
   livenps_error error = {0};
   assign_anew(reader, &error);
-  if (error.code) livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+  if (error.code)
+    livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
 }
 
 /* A lane that Redis does not know (a partition added after the genesis) begins at its earliest offset. */
 static int begin_unknown(livenps_reader *reader, livenps_error *error) {
   for (size_t i = 0; i < reader->batch.lane_count; i++) {
     livenps_lane *lane = &reader->batch.lanes[i];
-    if (lane->stored >= 0 || lane->start >= 0) continue;
+    if (lane->stored >= 0 || lane->start >= 0)
+      continue;
     int64_t low, high;
-    if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, error)) return -1;
+    if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, error))
+      return -1;
     lane->start = low;
     livenps_batch_adopt(&reader->batch, lane, -1, reader->config.commit->redis_ms);
     livenps_log(LIVENPS_INFO, "ingest", "%s is new: reading from offset %" PRId64, lane->field, low);
@@ -319,8 +339,8 @@ static bool try_adopt(livenps_reader *reader) {
   } else {
     livenps_batch_drop(&reader->batch);
     for (size_t i = 0; i < reader->batch.lane_count; i++)
-      reader->seek[i] = livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i],
-                                            reader->batch.lanes[i].stored, 0);
+      reader->seek[i] =
+          livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i], reader->batch.lanes[i].stored, 0);
   }
   outage_over(reader);
   reader->adopt = false;
@@ -333,7 +353,8 @@ static bool try_adopt(livenps_reader *reader) {
 /* Inside a rebalance there is nothing else to do than to wait for Redis: without positions nothing may be read. */
 static bool adopt_or_wait(livenps_reader *reader) {
   while (!livenps_stop && !reader->stopping && !reader->fatal.code) {
-    if (try_adopt(reader)) return true;
+    if (try_adopt(reader))
+      return true;
     wait_ms(reader->backoff_ms);
   }
   return false;
@@ -352,8 +373,10 @@ static void mend_range(livenps_reader *reader, livenps_lane *lane) {
     return;
   }
   livenps_log(LIVENPS_ERROR, "ingest",
-              lane->next < low ? "%s: offsets %" PRId64 " to %" PRId64 " are gone (retention): a gap; windows it falls in are not complete"
-                               : "%s: offset %" PRId64 " is beyond the end, the topic was made anew: reading from %" PRId64,
+              lane->next < low ? "%s: offsets %" PRId64 " to %" PRId64
+                                 " are gone (retention): a gap; windows it falls in are not complete"
+                               : "%s: offset %" PRId64
+                                 " is beyond the end, the topic was made anew: reading from %" PRId64,
               lane->field, lane->next, low);
   livenps_batch_gap(&reader->batch, lane, low, reader->config.commit ? reader->config.commit->redis_ms : 0);
 }
@@ -372,7 +395,8 @@ static void mend(livenps_reader *reader) {
   if (anew) {
     livenps_error error = {0};
     assign_anew(reader, &error);
-    if (error.code) livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+    if (error.code)
+      livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
   } else if (seeking) {
     reposition(reader, reader->seek);
   }
@@ -386,20 +410,25 @@ static int sink(livenps_reader *reader, livenps_error *error) {
   livenps_batch_entry(&reader->batch, livenps_text_of("dry-run"), livenps_monotonic_ms(), advances, &entry);
   const int result = reader->config.sink(reader->config.opaque, &entry, error);
   free(advances);
-  if (!result) livenps_batch_committed(&reader->batch);
+  if (!result)
+    livenps_batch_committed(&reader->batch);
   return result;
 }
 
 /* The clock survives the commit that empties the batch: for progress and pace. */
 static void remember_clock(livenps_reader *reader) {
-  if (reader->batch.clock_ms > reader->clock_ms) reader->clock_ms = reader->batch.clock_ms;
+  if (reader->batch.clock_ms > reader->clock_ms)
+    reader->clock_ms = reader->batch.clock_ms;
 }
 
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
-  if (reader->batch.lane_count == 0) return 0;
-  if (reader->adopt) return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
+  if (reader->batch.lane_count == 0)
+    return 0;
+  if (reader->adopt)
+    return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
   remember_clock(reader);
-  if (!reader->config.commit) return sink(reader, error);
+  if (!reader->config.commit)
+    return sink(reader, error);
   if (reader->config.quarantine) {
     const int settled = livenps_quarantine_settle(reader->config.quarantine, QUARANTINE_WAIT_MS, error);
     if (settled < 0) {
@@ -408,7 +437,8 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
       back_off(reader);
       return -1;
     }
-    if (settled == 0) return livenps_fail(error, LIVENPS_E_LOST, "kafka: rejected records are not acknowledged yet");
+    if (settled == 0)
+      return livenps_fail(error, LIVENPS_E_LOST, "kafka: rejected records are not acknowledged yet");
   }
   livenps_watch_ends(reader->config.watch, &reader->batch);
   switch (livenps_commit_flush(reader->config.commit, &reader->batch, error)) {
@@ -433,10 +463,12 @@ static void flush_when_due(livenps_reader *reader) {
   const bool nothing = livenps_batch_empty(&reader->batch);
   if (reader->batch.lane_count == 0 || now_ms < (nothing ? reader->idle_at_ms : reader->flush_at_ms)) {
     /* An early commit when a batch is full; but a batch that was refused as FULL keeps its pace. */
-    if (!full || reader->waiting_full || reader->outage_since_ms) return;
+    if (!full || reader->waiting_full || reader->outage_since_ms)
+      return;
   }
   livenps_error error = {0};
-  if (livenps_reader_flush(reader, &error) && !reader->fatal.code) outage(reader, &error);
+  if (livenps_reader_flush(reader, &error) && !reader->fatal.code)
+    outage(reader, &error);
   reader->flush_at_ms = livenps_monotonic_ms() + settings->commit_interval_ms;
   reader->idle_at_ms = livenps_monotonic_ms() + settings->commit_idle_ms;
 }
@@ -449,9 +481,10 @@ static void commit_to_kafka(livenps_reader *reader) {
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count);
   for (size_t i = 0; i < reader->batch.lane_count; i++)
     if (reader->batch.lanes[i].stored >= 0)
-      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)->offset =
-          reader->batch.lanes[i].stored;
-  if (list->cnt) rd_kafka_commit(reader->rk, list, 1);
+      rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)
+          ->offset = reader->batch.lanes[i].stored;
+  if (list->cnt)
+    rd_kafka_commit(reader->rk, list, 1);
   rd_kafka_topic_partition_list_destroy(list);
 }
 
@@ -459,7 +492,8 @@ static void commit_to_kafka(livenps_reader *reader) {
 
 static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t *partitions) {
   livenps_error error = {0};
-  if (reader->batch.lane_count && !reader->adopt && livenps_reader_flush(reader, &error) && !reader->fatal.code)
+  if (reader->batch.lane_count && !reader->adopt && livenps_reader_flush(reader, &error) &&
+      !reader->fatal.code)
     outage(reader, &error);
   const size_t kept = reader->batch.lane_count;
   for (int i = 0; i < partitions->cnt; i++)
@@ -468,7 +502,8 @@ static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t 
   lanes_changed(reader);
   reader->adopt = true;
   const bool adopted = adopt_or_wait(reader);
-  for (size_t i = kept; i < reader->batch.lane_count; i++) forward(reader, &reader->batch.lanes[i]);
+  for (size_t i = kept; i < reader->batch.lane_count; i++)
+    forward(reader, &reader->batch.lanes[i]);
   for (int i = 0; i < partitions->cnt; i++)
     /* Without positions (we are stopping) nothing may be read: the end is where nothing is. */
     partitions->elems[i].offset = adopted ? reader->batch.lanes[kept + (size_t)i].next : RD_KAFKA_OFFSET_END;
@@ -481,10 +516,12 @@ static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t 
   if (refused || code)
     livenps_log(LIVENPS_WARN, "ingest", "assignment refused: %s",
                 refused ? rd_kafka_error_string(refused) : rd_kafka_err2str(code));
-  if (refused) rd_kafka_error_destroy(refused);
+  if (refused)
+    rd_kafka_error_destroy(refused);
   /* Lanes we kept may have been dropped back to what Redis holds. */
   if (adopted && kept) {
-    for (size_t i = kept; i < reader->batch.lane_count; i++) reader->seek[i] = false;
+    for (size_t i = kept; i < reader->batch.lane_count; i++)
+      reader->seek[i] = false;
     reposition(reader, reader->seek);
   }
   reader->assigned_once = true;
@@ -504,19 +541,21 @@ static void on_revoked(livenps_reader *reader, const rd_kafka_topic_partition_li
   for (int i = 0; i < partitions->cnt; i++) {
     livenps_lane *lane =
         livenps_batch_find(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition);
-    if (lane) livenps_batch_close(&reader->batch, lane);
+    if (lane)
+      livenps_batch_close(&reader->batch, lane);
   }
   lanes_changed(reader);
   if (cooperative(reader)) {
     rd_kafka_error_t *refused = rd_kafka_incremental_unassign(reader->rk, partitions);
-    if (refused) rd_kafka_error_destroy(refused);
+    if (refused)
+      rd_kafka_error_destroy(refused);
   } else {
     rd_kafka_assign(reader->rk, NULL);
   }
 }
 
-static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *partitions,
-                         void *opaque) {
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
+                         rd_kafka_topic_partition_list_t *partitions, void *opaque) {
   livenps_reader *reader = opaque;
   (void)rk;
   reader->rebalancing = true;
@@ -539,8 +578,8 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
   char fatal_text[256];
   if (code == RD_KAFKA_RESP_ERR__FATAL) {
     rd_kafka_fatal_error(rk, fatal_text, sizeof fatal_text);
-    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED, "kafka: %s (is another process running with the same instance name?)",
-                 fatal_text);
+    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED,
+                 "kafka: %s (is another process running with the same instance name?)", fatal_text);
     return;
   }
   livenps_log_limited(&limit, LIVENPS_WARN, "kafka", "%s", text);
@@ -553,7 +592,8 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   reader->config = *config;
   reader->clock_ms = LIVENPS_NO_CLOCK;
   livenps_batch_init(&reader->batch, config->admission);
-  if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error)) goto failed;
+  if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error))
+    goto failed;
   snprintf(group, sizeof group, "livenps.%s", config->settings->namespace_);
   if (livenps_kafka_set(conf, "group.id", group, error) ||
       livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
@@ -561,14 +601,16 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
       livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
       livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
       livenps_kafka_set(conf, "isolation.level", "read_committed", error) ||
-      (*config->settings->instance && livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error))) {
+      (*config->settings->instance &&
+       livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error))) {
     rd_kafka_conf_destroy(conf);
     goto failed;
   }
   rd_kafka_conf_set_opaque(conf, reader);
   rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
   rd_kafka_conf_set_error_cb(conf, on_error);
-  if (livenps_kafka_open(&reader->rk, conf, LIVENPS_KAFKA_CONSUMER, error)) goto failed;
+  if (livenps_kafka_open(&reader->rk, conf, LIVENPS_KAFKA_CONSUMER, error))
+    goto failed;
   rd_kafka_poll_set_consumer(reader->rk);
   reader->data = rd_kafka_queue_new(reader->rk);
   *out = reader;
@@ -591,7 +633,8 @@ int livenps_reader_subscribe(livenps_reader *reader, livenps_error *error) {
   return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: subscribe: %s", rd_kafka_err2str(code)) : 0;
 }
 
-int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count, livenps_error *error) {
+int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count,
+                          livenps_error *error) {
   for (size_t i = 0; i < count; i++) {
     livenps_lane *lane = livenps_batch_open(&reader->batch, ranges[i].topic, ranges[i].partition,
                                             mapping_of(reader, ranges[i].topic), ranges[i].start);
@@ -602,7 +645,8 @@ int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, s
   if (!adopt_or_wait(reader))
     return livenps_fail(error, reader->fatal.code ? reader->fatal.code : LIVENPS_E_LOST, "%s",
                         reader->fatal.code ? reader->fatal.text : "stopped before the positions were known");
-  for (size_t i = 0; i < count; i++) forward(reader, &reader->batch.lanes[i]);
+  for (size_t i = 0; i < count; i++)
+    forward(reader, &reader->batch.lanes[i]);
   rd_kafka_topic_partition_list_t *list = list_of(reader, NULL);
   const rd_kafka_resp_err_t code = rd_kafka_assign(reader->rk, list);
   rd_kafka_topic_partition_list_destroy(list);
@@ -613,11 +657,12 @@ int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_err
   const int64_t now_ms = livenps_monotonic_ms();
   if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader))
     reposition(reader, reader->seek);
-  if (reader->adopt && !reader->batch.lane_count) reader->adopt = false;
+  if (reader->adopt && !reader->batch.lane_count)
+    reader->adopt = false;
 
-  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
-                    (reader->config.quarantine &&
-                     livenps_quarantine_pending(reader->config.quarantine) >= QUARANTINE_MAX);
+  const bool full =
+      livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
+      (reader->config.quarantine && livenps_quarantine_pending(reader->config.quarantine) >= QUARANTINE_MAX);
   const bool reading = read && !reader->adopt && !reader->waiting_full && !full;
   /* Events of the group and of the handle; records come here only when a forward was lost, so they are taken as well. */
   rd_kafka_message_t *message = rd_kafka_consumer_poll(reader->rk, reading ? 0 : wait);
@@ -650,14 +695,17 @@ int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_err
     commit_to_kafka(reader);
     reader->kafka_commit_at_ms = livenps_monotonic_ms() + KAFKA_COMMIT_MS;
   }
-  if (!reader->fatal.code) return 0;
+  if (!reader->fatal.code)
+    return 0;
   return livenps_fail(error, reader->fatal.code, "%s", reader->fatal.text);
 }
 
 bool livenps_reader_done(const livenps_reader *reader) {
-  if (reader->adopt) return false;
+  if (reader->adopt)
+    return false;
   for (size_t i = 0; i < reader->batch.lane_count; i++)
-    if (reader->batch.lanes[i].stored < reader->batch.lanes[i].end) return false;
+    if (reader->batch.lanes[i].stored < reader->batch.lanes[i].end)
+      return false;
   return true;
 }
 
@@ -672,7 +720,8 @@ void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats
 }
 
 void livenps_reader_close(livenps_reader *reader) {
-  if (!reader) return;
+  if (!reader)
+    return;
   reader->stopping = true;
   if (reader->group) {
     commit_to_kafka(reader);
@@ -682,7 +731,8 @@ void livenps_reader_close(livenps_reader *reader) {
   }
   rd_kafka_queue_destroy(reader->data);
   /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
-  if (!reader->group || reader->assigned_once || !cooperative(reader)) rd_kafka_destroy(reader->rk);
+  if (!reader->group || reader->assigned_once || !cooperative(reader))
+    rd_kafka_destroy(reader->rk);
   livenps_batch_free(&reader->batch);
   free(reader->headers);
   free(reader->seek);

@@ -14,8 +14,9 @@ typedef struct {
   const livenps_admission *admission;
   const livenps_mapping *const *mappings; /* one for each of settings->topics */
   livenps_watch *watch;
-  livenps_commit *commit;         /* NULL in a dry run: nothing is committed, see sink */
-  livenps_quarantine *quarantine; /* NULL: rejected records are counted only (replay: live has quarantined them) */
+  livenps_commit *commit; /* NULL in a dry run: nothing is committed, see sink */
+  livenps_quarantine
+      *quarantine; /* NULL: rejected records are counted only (replay: live has quarantined them) */
   /* In a dry run each batch goes here instead of Redis. */
   int (*sink)(void *opaque, const livenps_entry *entry, livenps_error *error);
   void *opaque;
@@ -31,14 +32,16 @@ typedef struct {
   int64_t start, end;
   int64_t covered_since_ms; /* as in livenps_beginning; not looked at by the reader */
 } livenps_range;
-int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count, livenps_error *error);
+int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, size_t count,
+                          livenps_error *error);
 
 /* Serves Kafka for about wait_ms, commits when it is time. 0, or -1 when the program must stop (error says why). Lost peers are waited
  * for inside, with a line in the log at the start and the end of the outage. read = false: keep the membership, read nothing. */
 int livenps_reader_step(livenps_reader *reader, int wait_ms, bool read, livenps_error *error);
 /* Commits what is in hand, once: 0, or -1 with the reason (nothing is lost: it will be read again). */
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error);
-bool livenps_reader_done(const livenps_reader *reader); /* assign: every partition is at its end, and committed */
+bool livenps_reader_done(
+    const livenps_reader *reader); /* assign: every partition is at its end, and committed */
 
 typedef struct {
   uint64_t records, accepted, rejected, strays, rebalances;

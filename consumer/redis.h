@@ -28,20 +28,22 @@ int64_t livenps_redis_log_limit(const livenps_redis *redis, const livenps_settin
  * the text holds Redis's own words, printable. NOSCRIPT is handled inside livenps_redis_eval. */
 livenps_reply *livenps_redis_command(livenps_redis *redis, livenps_error *error, int argc, const char **argv,
                                      const size_t *lengths); /* lengths may be NULL */
-livenps_reply *livenps_redis_commandf(livenps_redis *redis, livenps_error *error, const char *format, ...); /* hiredis format */
+livenps_reply *livenps_redis_commandf(livenps_redis *redis, livenps_error *error, const char *format,
+                                      ...); /* hiredis format */
 /* EVALSHA, EVAL on NOSCRIPT. script is text that lives for ever; its SHA-1 is computed once. */
 typedef struct {
   const char *text;
   char sha[41];
 } livenps_script;
-livenps_reply *livenps_redis_eval(livenps_redis *redis, livenps_script *script, livenps_error *error, int keys, int argc,
-                                  const char **argv, const size_t *lengths);
+livenps_reply *livenps_redis_eval(livenps_redis *redis, livenps_script *script, livenps_error *error,
+                                  int keys, int argc, const char **argv, const size_t *lengths);
 void livenps_reply_free(livenps_reply *reply); /* NULL is fine */
 
 bool livenps_reply_is_nil(const livenps_reply *reply);
 bool livenps_reply_integer(const livenps_reply *reply, int64_t *value); /* integer, or a string that is one */
 bool livenps_reply_text(const livenps_reply *reply, livenps_text *text); /* string or status; borrowed */
-size_t livenps_reply_count(const livenps_reply *reply);                 /* 0 when it is no array */
-const livenps_reply *livenps_reply_item(const livenps_reply *reply, size_t index); /* NULL beyond the end or no array */
+size_t livenps_reply_count(const livenps_reply *reply);                  /* 0 when it is no array */
+const livenps_reply *livenps_reply_item(const livenps_reply *reply,
+                                        size_t index); /* NULL beyond the end or no array */
 
 #endif

@@ -29,7 +29,7 @@ typedef struct {
   livenps_state *state; /* dry run only */
   livenps_range *ranges;
   size_t range_count;
-  int64_t offsets;      /* in all ranges */
+  int64_t offsets; /* in all ranges */
   int64_t started_ms, shown_ms, first_clock_ms;
 } replay;
 
@@ -40,16 +40,20 @@ typedef struct {
 static int find_ranges(replay *self, livenps_error *error) {
   livenps_beginning *beginnings;
   const int64_t since_ms = self->options->from_ms - self->settings->admit_future_ms;
-  if (livenps_watch_beginnings(self->watch, since_ms > 0 ? since_ms : 0, &beginnings, &self->range_count, error)) return -1;
+  if (livenps_watch_beginnings(self->watch, since_ms > 0 ? since_ms : 0, &beginnings, &self->range_count,
+                               error))
+    return -1;
   self->ranges = livenps_alloc((self->range_count + 1) * sizeof *self->ranges);
   int result = 0;
   for (size_t i = 0; i < self->range_count && !result; i++) {
     int64_t low, high;
-    result = livenps_watch_bounds(self->watch, beginnings[i].topic, beginnings[i].partition, true, &low, &high, error);
+    result = livenps_watch_bounds(self->watch, beginnings[i].topic, beginnings[i].partition, true, &low,
+                                  &high, error);
     livenps_range *range = &self->ranges[i];
     *range = (livenps_range){.partition = beginnings[i].partition, .start = beginnings[i].start, .end = high};
     memcpy(range->topic, beginnings[i].topic, sizeof range->topic);
-    if (range->end < range->start) range->end = range->start;
+    if (range->end < range->start)
+      range->end = range->start;
     range->covered_since_ms = beginnings[i].covered_since_ms;
   }
   free(beginnings);
@@ -68,8 +72,10 @@ static int adopt_ends(replay *self, livenps_text text, livenps_error *error) {
   for (char *part; (part = strsep(&rest, ",")) && !result;) {
     int partition;
     int64_t end;
-    if (sscanf(part, "%d=%" SCNd64, &partition, &end) != 2 || partition < 0 || (size_t)partition >= self->range_count)
-      result = livenps_fail(error, LIVENPS_E_DATA, "redis: namespace %s: the end offsets of its replay cannot be read",
+    if (sscanf(part, "%d=%" SCNd64, &partition, &end) != 2 || partition < 0 ||
+        (size_t)partition >= self->range_count)
+      result = livenps_fail(error, LIVENPS_E_DATA,
+                            "redis: namespace %s: the end offsets of its replay cannot be read",
                             self->options->into);
     else
       self->ranges[partition].end = end;
@@ -80,31 +86,36 @@ static int adopt_ends(replay *self, livenps_text text, livenps_error *error) {
 
 /* The namespace's own word on where this replay ends; none before its genesis. */
 static int stored_ends(replay *self, bool *found, livenps_error *error) {
-  livenps_reply *reply = livenps_redis_commandf(self->commit.redis, error, "HMGET %s replay_ends genesis", self->commit.keys.meta);
+  livenps_reply *reply = livenps_redis_commandf(self->commit.redis, error, "HMGET %s replay_ends genesis",
+                                                self->commit.keys.meta);
   livenps_text ends = {0}, genesis = {0};
-  if (!reply) return -1;
+  if (!reply)
+    return -1;
   int result = 0;
   *found = livenps_reply_text(livenps_reply_item(reply, 0), &ends);
   if (*found)
     result = adopt_ends(self, ends, error);
   else if (livenps_reply_text(livenps_reply_item(reply, 1), &genesis))
-    result = livenps_fail(error, LIVENPS_E_REFUSED,
-                          "namespace %s is not a replay's: a replay writes only a namespace of its own; choose another --into",
-                          self->options->into);
+    result = livenps_fail(
+        error, LIVENPS_E_REFUSED,
+        "namespace %s is not a replay's: a replay writes only a namespace of its own; choose another --into",
+        self->options->into);
   livenps_reply_free(reply);
   return result;
 }
 
 /* livenps_source of the aggregator. */
-static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count, livenps_error *error) {
+static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
+                      livenps_error *error) {
   replay *self = opaque;
   (void)since_ms, (void)error;
   *out = livenps_alloc((self->range_count + 1) * sizeof **out);
   *count = self->range_count;
   for (size_t i = 0; i < self->range_count; i++) {
-    (*out)[i] = (livenps_beginning){.partition = self->ranges[i].partition, .start = self->ranges[i].start,
+    (*out)[i] = (livenps_beginning){.partition = self->ranges[i].partition,
+                                    .start = self->ranges[i].start,
                                     .covered_since_ms = self->ranges[i].covered_since_ms};
-    memcpy((*out)[i].topic, self->ranges[i].topic, sizeof (*out)[i].topic);
+    memcpy((*out)[i].topic, self->ranges[i].topic, sizeof(*out)[i].topic);
   }
   return 0;
 }
@@ -123,15 +134,18 @@ static void sleep_ms(int64_t ms) {
 
 static int fold(void *opaque, const livenps_entry *entry, livenps_error *error) {
   replay *self = opaque;
-  if (livenps_state_fold(self->state, entry, self->options->to_ms, error)) return -1;
+  if (livenps_state_fold(self->state, entry, self->options->to_ms, error))
+    return -1;
   const int64_t clock_ms = livenps_state_entry_clock(self->state);
-  if (clock_ms != LIVENPS_NO_CLOCK) livenps_state_advance(self->state, clock_ms < self->options->to_ms ? clock_ms : self->options->to_ms);
+  if (clock_ms != LIVENPS_NO_CLOCK)
+    livenps_state_advance(self->state, clock_ms < self->options->to_ms ? clock_ms : self->options->to_ms);
   return 0;
 }
 
 /* Event time may run at most speed times as fast as the wall clock. */
 static bool too_fast(replay *self, const livenps_reader_stats *stats) {
-  if (self->options->speed <= 0 || stats->clock_ms == LIVENPS_NO_CLOCK) return false;
+  if (self->options->speed <= 0 || stats->clock_ms == LIVENPS_NO_CLOCK)
+    return false;
   if (self->first_clock_ms == LIVENPS_NO_CLOCK) {
     /* Records before --from do not count against the pace. */
     self->first_clock_ms = stats->clock_ms;
@@ -144,20 +158,24 @@ static bool too_fast(replay *self, const livenps_reader_stats *stats) {
 static void show_progress(replay *self, const livenps_reader_stats *stats, bool last) {
   const bool terminal = isatty(STDERR_FILENO);
   const int64_t now_ms = livenps_monotonic_ms();
-  if (!last && now_ms - self->shown_ms < (terminal ? 500 : 10000)) return;
-  if (last && !terminal) return;
+  if (!last && now_ms - self->shown_ms < (terminal ? 500 : 10000))
+    return;
+  if (last && !terminal)
+    return;
   self->shown_ms = now_ms;
   const double done = self->offsets ? 1.0 - (double)stats->left / (double)self->offsets : 1.0;
   const double seconds = (double)(now_ms - self->started_ms) / 1000.0;
   char clock[32] = "-";
-  if (stats->clock_ms != LIVENPS_NO_CLOCK) livenps_time_print(stats->clock_ms, clock);
+  if (stats->clock_ms != LIVENPS_NO_CLOCK)
+    livenps_time_print(stats->clock_ms, clock);
   if (!terminal) {
     livenps_log(LIVENPS_INFO, "replay", "%.1f %% read, %llu records, clock %s, about %.0f s left", 100 * done,
                 (unsigned long long)stats->records, clock, done > 0.001 ? seconds / done - seconds : 0.0);
     return;
   }
   char bar[31];
-  for (int i = 0; i < 30; i++) bar[i] = i < (int)(30 * done) ? '#' : '.';
+  for (int i = 0; i < 30; i++)
+    bar[i] = i < (int)(30 * done) ? '#' : '.';
   bar[30] = 0;
   fprintf(stderr, "\r[%s] %5.1f %%  %llu records  %.0f/s  clock %s  ETA %.0f s   %s", bar, 100 * done,
           (unsigned long long)stats->records, seconds > 0 ? (double)stats->records / seconds : 0.0, clock,
@@ -167,8 +185,10 @@ static void show_progress(replay *self, const livenps_reader_stats *stats, bool 
 /* One tick of the aggregator; a lost Redis is waited for, the reader tells of it. */
 static int tick(replay *self, livenps_error *error) {
   livenps_error lost = {0};
-  if (!self->aggregate || !livenps_aggregate_tick(self->aggregate, &lost)) return 0;
-  if (lost.code == LIVENPS_E_LOST) return 0;
+  if (!self->aggregate || !livenps_aggregate_tick(self->aggregate, &lost))
+    return 0;
+  if (lost.code == LIVENPS_E_LOST)
+    return 0;
   *error = lost;
   return -1;
 }
@@ -177,10 +197,13 @@ static int tick(replay *self, livenps_error *error) {
 static int become_aggregator(replay *self, livenps_error *error) {
   const int64_t until = livenps_monotonic_ms() + LEASE_WAIT_MS;
   while (!livenps_stop) {
-    if (tick(self, error)) return -1;
-    if (livenps_aggregate_state(self->aggregate)) return 0;
+    if (tick(self, error))
+      return -1;
+    if (livenps_aggregate_state(self->aggregate))
+      return 0;
     if (livenps_monotonic_ms() > until)
-      return livenps_fail(error, LIVENPS_E_REFUSED, "another replay writes namespace %s now: wait for it, or choose another --into",
+      return livenps_fail(error, LIVENPS_E_REFUSED,
+                          "another replay writes namespace %s now: wait for it, or choose another --into",
                           self->options->into);
     sleep_ms(100);
   }
@@ -190,19 +213,22 @@ static int become_aggregator(replay *self, livenps_error *error) {
 static int read_all(replay *self, livenps_error *error) {
   int64_t tick_at_ms = 0;
   livenps_reader_stats stats;
-  self->started_ms = livenps_monotonic_ms();
+  self->started_ms = self->shown_ms = livenps_monotonic_ms();
   while (!livenps_stop && !livenps_reader_done(self->reader)) {
     livenps_reader_stats_get(self->reader, &stats);
-    if (livenps_reader_step(self->reader, STEP_MS, !too_fast(self, &stats), error)) return -1;
+    if (livenps_reader_step(self->reader, STEP_MS, !too_fast(self, &stats), error))
+      return -1;
     if (livenps_monotonic_ms() >= tick_at_ms) {
-      if (tick(self, error)) return -1;
+      if (tick(self, error))
+        return -1;
       tick_at_ms = livenps_monotonic_ms() + self->settings->tick_ms;
     }
     show_progress(self, &stats, false);
   }
   livenps_reader_stats_get(self->reader, &stats);
   show_progress(self, &stats, true);
-  if (!livenps_stop) return 0;
+  if (!livenps_stop)
+    return 0;
   livenps_error ignored = {0};
   livenps_reader_flush(self->reader, &ignored);
   return livenps_fail(error, LIVENPS_E_LOST, "stopped with %" PRId64 " offsets to go%s", stats.left,
@@ -216,8 +242,10 @@ static int finish(replay *self, livenps_error *error) {
   }
   for (;;) {
     livenps_error_clear(error);
-    if (!livenps_aggregate_finish(self->aggregate, self->options->to_ms, error)) return 0;
-    if (error->code != LIVENPS_E_LOST || livenps_stop) return -1;
+    if (!livenps_aggregate_finish(self->aggregate, self->options->to_ms, error))
+      return 0;
+    if (error->code != LIVENPS_E_LOST || livenps_stop)
+      return -1;
     sleep_ms(200);
   }
 }
@@ -228,9 +256,10 @@ static int print_view(void *opaque, const livenps_view *view) {
   const replay *self = opaque;
   printf("%-6s n %" PRId64, self->settings->windows.at[view->window], view->n);
   if (view->scored)
-    printf("  NPS %.1f  [%.1f, %.1f]%s", view->nps, view->nps_low, view->nps_high, view->reliable ? "" : "  (few answers)");
-  printf("  interactions %" PRId64 "  invitations %" PRId64 "  answers %" PRId64 "\n", view->interactions, view->invitations,
-         view->answers);
+    printf("  NPS %.1f  [%.1f, %.1f]%s", view->nps, view->nps_low, view->nps_high,
+           view->reliable ? "" : "  (few answers)");
+  printf("  interactions %" PRId64 "  invitations %" PRId64 "  answers %" PRId64 "\n", view->interactions,
+         view->invitations, view->answers);
   return 0;
 }
 
@@ -245,14 +274,16 @@ static void report(const replay *self, livenps_state *state) {
     totals[3] += ledger[i].out_of_range;
     totals[4] += ledger[i].holes;
     totals[5] += ledger[i].gap;
-    for (int r = 0; r < LIVENPS_REASONS; r++) totals[6] += ledger[i].rejected[r];
+    for (int r = 0; r < LIVENPS_REASONS; r++)
+      totals[6] += ledger[i].rejected[r];
   }
   char from[32], to[32];
   printf("%s, %s to %s%s%s\n", self->options->topic, livenps_time_print(self->options->from_ms, from),
-         livenps_time_print(self->options->to_ms, to), self->options->dry_run ? " (dry run)" : ", in namespace ",
+         livenps_time_print(self->options->to_ms, to),
+         self->options->dry_run ? " (dry run)" : ", in namespace ",
          self->options->dry_run ? "" : self->options->into);
-  printf("accepted %" PRId64 "  rejected %" PRId64 "  late %" PRId64 "  duplicate %" PRId64 "  out of range %" PRId64
-         "  holes %" PRId64 "  gaps %" PRId64 "\n",
+  printf("accepted %" PRId64 "  rejected %" PRId64 "  late %" PRId64 "  duplicate %" PRId64
+         "  out of range %" PRId64 "  holes %" PRId64 "  gaps %" PRId64 "\n",
          totals[0], totals[6], totals[1], totals[2], totals[3], totals[4], totals[5]);
   for (size_t r = 0; r < self->settings->rollups.count; r++)
     if (!strcmp(self->settings->rollups.at[r], "all"))
@@ -264,10 +295,12 @@ static void report(const replay *self, livenps_state *state) {
     bool capped = false;
     livenps_state_series(state, r, &capped);
     if (capped)
-      printf("roll-up %s is over series_max: which names were folded into ~other depends on arrival, only totals repeat\n",
-             self->settings->rollups.at[r]);
+      printf(
+          "roll-up %s is over series_max: which names were folded into ~other depends on arrival, only totals repeat\n",
+          self->settings->rollups.at[r]);
   }
-  if (!self->options->digest) return;
+  if (!self->options->digest)
+    return;
   char digest[65];
   livenps_state_digest(state, digest);
   printf("%s\n", digest);
@@ -279,16 +312,18 @@ static int prepare(replay *self, livenps_error *error) {
   const livenps_bounds bounds = {self->options->from_ms, self->options->to_ms};
   if (self->options->from_ms > self->options->to_ms)
     return livenps_fail(error, LIVENPS_E_USAGE, "--from is later than --to");
-  if (livenps_rules_open(&self->rules, self->settings, &bounds, error) || livenps_watch_open(&self->watch, self->settings, error) ||
-      find_ranges(self, error))
+  if (livenps_rules_open(&self->rules, self->settings, &bounds, error) ||
+      livenps_watch_open(&self->watch, self->settings, error) || find_ranges(self, error))
     return -1;
-  livenps_reader_config config = {.settings = self->settings, .admission = &self->rules.admission,
-                                  .mappings = (const livenps_mapping *const *)self->rules.mappings, .watch = self->watch};
+  livenps_reader_config config = {.settings = self->settings,
+                                  .admission = &self->rules.admission,
+                                  .mappings = (const livenps_mapping *const *)self->rules.mappings,
+                                  .watch = self->watch};
   if (self->options->dry_run) {
     livenps_state_open(&self->state, self->settings);
     for (size_t i = 0; i < self->range_count; i++)
-      livenps_state_start(self->state, livenps_text_of(self->ranges[i].topic), self->ranges[i].partition, self->ranges[i].start,
-                          self->ranges[i].covered_since_ms);
+      livenps_state_start(self->state, livenps_text_of(self->ranges[i].topic), self->ranges[i].partition,
+                          self->ranges[i].start, self->ranges[i].covered_since_ms);
     config.sink = fold;
     config.opaque = self;
   } else {
@@ -303,17 +338,26 @@ static int prepare(replay *self, livenps_error *error) {
     livenps_buffer_add(&ends, "", 1);
     char name[] = "replay_ends";
     const livenps_pair extra[] = {{name, ends.at}};
-    livenps_aggregate_config aggregate = {.settings = self->settings, .instance = writer,
-                                          .source = {beginnings, partitions, self}, .replay = true,
-                                          .to_ms = self->options->to_ms, .extra = extra, .extra_count = 1};
+    livenps_aggregate_config aggregate = {.settings = self->settings,
+                                          .instance = writer,
+                                          .source = {beginnings, partitions, self},
+                                          .replay = true,
+                                          .to_ms = self->options->to_ms,
+                                          .extra = extra,
+                                          .extra_count = 1};
     memcpy(aggregate.admit_hash, self->rules.hash, sizeof self->rules.hash);
-    const int failed = livenps_aggregate_open(&self->aggregate, &aggregate, error) || become_aggregator(self, error);
+    const int failed =
+        livenps_aggregate_open(&self->aggregate, &aggregate, error) || become_aggregator(self, error);
     livenps_buffer_free(&ends);
-    if (failed) return -1;
-    if (found) livenps_log(LIVENPS_INFO, "replay", "namespace %s has begun this replay already: going on", self->options->into);
+    if (failed)
+      return -1;
+    if (found)
+      livenps_log(LIVENPS_INFO, "replay", "namespace %s has begun this replay already: going on",
+                  self->options->into);
     config.commit = &self->commit;
   }
-  for (size_t i = 0; i < self->range_count; i++) self->offsets += self->ranges[i].end - self->ranges[i].start;
+  for (size_t i = 0; i < self->range_count; i++)
+    self->offsets += self->ranges[i].end - self->ranges[i].start;
   return livenps_reader_open(&self->reader, &config, error) ||
                  livenps_reader_assign(self->reader, self->ranges, self->range_count, error)
              ? -1
@@ -332,7 +376,8 @@ int livenps_replay(const livenps_settings *live, const livenps_replay_options *o
   replay self = {.settings = &settings, .options = options, .first_clock_ms = LIVENPS_NO_CLOCK};
 
   if (!prepare(&self, &error) && !read_all(&self, &error) && !finish(&self, &error))
-    report(&self, self.aggregate ? (livenps_state *)(uintptr_t)livenps_aggregate_state(self.aggregate) : self.state);
+    report(&self,
+           self.aggregate ? (livenps_state *)(uintptr_t)livenps_aggregate_state(self.aggregate) : self.state);
 
   livenps_reader_close(self.reader);
   livenps_aggregate_close(self.aggregate);
@@ -343,7 +388,8 @@ int livenps_replay(const livenps_settings *live, const livenps_replay_options *o
   free(self.ranges);
   free(topic);
   free(into);
-  if (!error.code) return 0;
+  if (!error.code)
+    return 0;
   livenps_log(LIVENPS_ERROR, "replay", "%s", error.text);
   return (int)error.code;
 }

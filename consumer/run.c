@@ -18,7 +18,8 @@
 
 enum {
   STEP_MS = 10,
-  LEAVE_SECONDS = 4, /* after a signal: by then we are gone, whatever hangs. A crash is exact, so an early end is too. */
+  LEAVE_SECONDS =
+      4, /* after a signal: by then we are gone, whatever hangs. A crash is exact, so an early end is too. */
 };
 
 typedef struct {
@@ -53,7 +54,8 @@ static void *aggregator_thread(void *opaque) {
     livenps_error error = {0};
     if (!livenps_aggregate_tick(aggregate, &error)) {
       if (outage_since_ms)
-        livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s", (double)(now_ms - outage_since_ms) / 1000.0);
+        livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s",
+                    (double)(now_ms - outage_since_ms) / 1000.0);
       outage_since_ms = backoff_ms = 0;
       due_ms = now_ms + settings->tick_ms;
       continue;
@@ -68,13 +70,15 @@ static void *aggregator_thread(void *opaque) {
       livenps_log(LIVENPS_WARN, "aggregate", "%s", error.text);
     }
     backoff_ms = backoff_ms ? backoff_ms * 2 : settings->tick_ms;
-    if (backoff_ms > settings->redis_backoff_max_ms) backoff_ms = settings->redis_backoff_max_ms;
+    if (backoff_ms > settings->redis_backoff_max_ms)
+      backoff_ms = settings->redis_backoff_max_ms;
     due_ms = livenps_monotonic_ms() + backoff_ms;
   }
   self->lost = outage_since_ms != 0;
   /* What this process committed last is in the log; folding it now spares the next aggregator a stale moment. */
   livenps_error error = {0};
-  if (!self->failed && !self->lost && livenps_aggregate_active(aggregate) && livenps_aggregate_finish(aggregate, 0, &error))
+  if (!self->failed && !self->lost && livenps_aggregate_active(aggregate) &&
+      livenps_aggregate_finish(aggregate, 0, &error))
     livenps_log(LIVENPS_WARN, "aggregate", "the last publish did not succeed: %s", error.text);
   livenps_aggregate_close(aggregate);
   return NULL;
@@ -85,9 +89,12 @@ static int reach_redis(livenps_redis *redis, const livenps_settings *settings, l
   const int64_t until = livenps_monotonic_ms() + settings->startup_timeout_ms;
   for (;;) {
     livenps_error_clear(error);
-    if (!livenps_redis_connect(redis, error)) return 0;
-    if (error->code != LIVENPS_E_LOST) return -1;
-    if (livenps_stop || livenps_monotonic_ms() >= until) break;
+    if (!livenps_redis_connect(redis, error))
+      return 0;
+    if (error->code != LIVENPS_E_LOST)
+      return -1;
+    if (livenps_stop || livenps_monotonic_ms() >= until)
+      break;
     sleep_ms(100);
   }
   error->code = LIVENPS_E_STARTUP;
@@ -97,7 +104,8 @@ static int reach_redis(livenps_redis *redis, const livenps_settings *settings, l
 static void *leave_in_time(void *opaque) {
   (void)opaque;
   sleep_ms(LEAVE_SECONDS * 1000);
-  livenps_log(LIVENPS_WARN, "run", "did not finish within %d s of the signal: leaving; nothing is lost, it will be read again",
+  livenps_log(LIVENPS_WARN, "run",
+              "did not finish within %d s of the signal: leaving; nothing is lost, it will be read again",
               LEAVE_SECONDS);
   _exit(LIVENPS_E_LOST);
 }
@@ -124,48 +132,63 @@ int livenps_run(const livenps_settings *settings) {
   char writer[65];
   pthread_t watchdog;
 
-  if (livenps_rules_open(&rules, settings, NULL, &error)) goto end;
+  if (livenps_rules_open(&rules, settings, NULL, &error))
+    goto end;
   writer_name(settings, writer);
-  if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) || reach_redis(commit.redis, settings, &error) ||
-      livenps_watch_open(&watch, settings, &error) || livenps_quarantine_open(&quarantine, settings, &error))
+  if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) ||
+      reach_redis(commit.redis, settings, &error) || livenps_watch_open(&watch, settings, &error) ||
+      livenps_quarantine_open(&quarantine, settings, &error))
     goto end;
   livenps_quarantine_prepare(quarantine, settings);
   livenps_watch_start(watch);
 
-  aggregator.config = (livenps_aggregate_config){
-      .settings = settings, .instance = writer, .source = {livenps_watch_beginnings, livenps_watch_partitions, watch}};
+  aggregator.config =
+      (livenps_aggregate_config){.settings = settings,
+                                 .instance = writer,
+                                 .source = {livenps_watch_beginnings, livenps_watch_partitions, watch}};
   memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
   started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
 
-  const livenps_reader_config config = {.settings = settings, .admission = &rules.admission,
-                                        .mappings = (const livenps_mapping *const *)rules.mappings, .watch = watch,
-                                        .commit = &commit, .quarantine = quarantine};
-  if (livenps_reader_open(&reader, &config, &error) || livenps_reader_subscribe(reader, &error)) goto end;
-  livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer, settings->topics.count,
-              settings->namespace_);
+  const livenps_reader_config config = {.settings = settings,
+                                        .admission = &rules.admission,
+                                        .mappings = (const livenps_mapping *const *)rules.mappings,
+                                        .watch = watch,
+                                        .commit = &commit,
+                                        .quarantine = quarantine};
+  if (livenps_reader_open(&reader, &config, &error) || livenps_reader_subscribe(reader, &error))
+    goto end;
+  livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer,
+              settings->topics.count, settings->namespace_);
   while (!livenps_stop && !aggregator.failed)
-    if (livenps_reader_step(reader, STEP_MS, true, &error)) break;
-  if (aggregator.failed) error = aggregator.error;
+    if (livenps_reader_step(reader, STEP_MS, true, &error))
+      break;
+  if (aggregator.failed)
+    error = aggregator.error;
 
 end:
-  if (livenps_stop && !pthread_create(&watchdog, NULL, leave_in_time, NULL)) pthread_detach(watchdog);
+  if (livenps_stop && !pthread_create(&watchdog, NULL, leave_in_time, NULL))
+    pthread_detach(watchdog);
   if (reader && !error.code) {
     livenps_reader_stats stats;
-    if (livenps_reader_flush(reader, &error)) livenps_fail_prefix(&error, "what was in hand will be read again");
+    if (livenps_reader_flush(reader, &error))
+      livenps_fail_prefix(&error, "what was in hand will be read again");
     livenps_reader_stats_get(reader, &stats);
     livenps_log(LIVENPS_INFO, "run", "leaving: %llu records read, %llu accepted, %llu rejected, %llu commits",
-                (unsigned long long)stats.records, (unsigned long long)stats.accepted, (unsigned long long)stats.rejected,
-                (unsigned long long)commit.commits);
+                (unsigned long long)stats.records, (unsigned long long)stats.accepted,
+                (unsigned long long)stats.rejected, (unsigned long long)commit.commits);
   }
   livenps_reader_close(reader);
   aggregator.stop = true;
-  if (started) pthread_join(aggregator.thread, NULL);
-  if (!error.code && aggregator.lost) livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
+  if (started)
+    pthread_join(aggregator.thread, NULL);
+  if (!error.code && aggregator.lost)
+    livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
   livenps_quarantine_close(quarantine);
   livenps_watch_close(watch);
   livenps_commit_close(&commit);
   livenps_rules_close(&rules);
-  if (!error.code) return 0;
+  if (!error.code)
+    return 0;
   livenps_log(LIVENPS_ERROR, "run", "%s", error.text);
   return (int)error.code;
 }

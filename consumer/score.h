@@ -8,8 +8,9 @@
 /* The statistics, pure: numbers in, numbers out. Percentages are on the scale -100..100.
  * Sources: Rocks 2016, "Interval estimation for the Net Promoter Score" (adjusted Wald (3,T)); Benjamini, Hochberg 1995. */
 
-double livenps_nps(int64_t promoters, int64_t detractors, int64_t n); /* n > 0; 100 (P - D) / n, divided once */
-int livenps_round(double nps);                                       /* half away from zero */
+double livenps_nps(int64_t promoters, int64_t detractors,
+                   int64_t n); /* n > 0; 100 (P - D) / n, divided once */
+int livenps_round(double nps); /* half away from zero */
 
 typedef struct {
   double low, high;
@@ -23,7 +24,8 @@ double livenps_nps_variance(int64_t promoters, int64_t passives, int64_t detract
 typedef struct {
   double z, p;
 } livenps_test;
-livenps_test livenps_nps_change(const int64_t now[3], const int64_t before[3]); /* {promoters, passives, detractors} */
+livenps_test livenps_nps_change(const int64_t now[3],
+                                const int64_t before[3]); /* {promoters, passives, detractors} */
 
 /* Benjamini-Hochberg: accepted[i] says whether p[i] is a discovery at false discovery rate q. */
 void livenps_discoveries(const double *p, size_t count, double q, bool *accepted);

@@ -22,12 +22,18 @@ void livenps_keys_make(livenps_keys *keys, const char *namespace_);
 
 /* An entry's identity: a stream id alone comes back after a failover. */
 typedef struct {
-  char id[44];    /* "1732184100123-0" */
+  char id[44]; /* "1732184100123-0" */
   char nonce[33];
 } livenps_entry_id;
 
-typedef enum { LIVENPS_COMMIT_OK, LIVENPS_COMMIT_CONFLICT, LIVENPS_COMMIT_EMPTY, LIVENPS_COMMIT_LINEAGE, LIVENPS_COMMIT_CONFIG,
-               LIVENPS_COMMIT_FULL } livenps_commit_answer;
+typedef enum {
+  LIVENPS_COMMIT_OK,
+  LIVENPS_COMMIT_CONFLICT,
+  LIVENPS_COMMIT_EMPTY,
+  LIVENPS_COMMIT_LINEAGE,
+  LIVENPS_COMMIT_CONFIG,
+  LIVENPS_COMMIT_FULL
+} livenps_commit_answer;
 
 /* One partition of the writer: expected stored next offset (-1: none is stored yet) and the new one (equal when not advanced). */
 typedef struct {
@@ -37,15 +43,16 @@ typedef struct {
 
 /* The commit. 0 and *answer, or -1 (error; with LOST nobody knows whether it happened: adopt the stored positions). On OK *redis_ms
  * is Redis TIME and *id the new entry. detail (512 bytes) says what is stored on CONFLICT, LINEAGE, CONFIG, FULL. */
-int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const char *lineage, const char *admit,
-                          int64_t log_max_bytes, const livenps_claim *claims, size_t claim_count, const livenps_buffer *payload,
-                          livenps_commit_answer *answer, int64_t *redis_ms, livenps_entry_id *id, char detail[512],
-                          livenps_error *error);
+int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const char *lineage,
+                          const char *admit, int64_t log_max_bytes, const livenps_claim *claims,
+                          size_t claim_count, const livenps_buffer *payload, livenps_commit_answer *answer,
+                          int64_t *redis_ms, livenps_entry_id *id, char detail[512], livenps_error *error);
 
 /* What a writer needs before it reads: lineage, admit and format version, and the stored positions of the given fields (-1: none),
  * read in one atomic script. *empty: there is no meta yet (wait for genesis). */
-int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const char **fields, size_t count, bool *empty,
-                         char lineage[33], char admit[65], int64_t *positions, int64_t *redis_ms, livenps_error *error);
+int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const char **fields, size_t count,
+                         bool *empty, char lineage[33], char admit[65], int64_t *positions, int64_t *redis_ms,
+                         livenps_error *error);
 
 /* ---- the aggregator's scripts: each renews the lease it checks ---------------------------------------------------- */
 
@@ -56,7 +63,7 @@ typedef enum {
   LIVENPS_FENCE_LINEAGE,   /* another genesis happened (or meta is gone): load what is there */
   LIVENPS_FENCE_GONE,      /* the covered entry (or the log) is not there: reload the snapshot */
   LIVENPS_FENCE_REPUBLISH, /* the last publish id is not the one we left: publish everything */
-  LIVENPS_FENCE_CHUNK,     /* a chunk of the snapshot is missing or has another length: write all chunks again */
+  LIVENPS_FENCE_CHUNK, /* a chunk of the snapshot is missing or has another length: write all chunks again */
   LIVENPS_FENCE_BACKWARDS, /* a snapshot of the same lineage covers a later entry */
 } livenps_fence;
 
@@ -68,9 +75,10 @@ typedef struct {
 } livenps_holder;
 
 /* Takes or renews. *taken: it was free and is ours now; *held false: another holds it. */
-int livenps_script_lease(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, bool *held, bool *taken,
-                         livenps_error *error);
-int livenps_script_release(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, livenps_error *error);
+int livenps_script_lease(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                         bool *held, bool *taken, livenps_error *error);
+int livenps_script_release(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                           livenps_error *error);
 
 /* What stands in the namespace. present: meta and log are there; without a log lineage is still told, for the genesis that replaces it.
  * covered.id is "" without a snapshot; covered_exists: the log still holds that entry. chunks belongs to the caller (free). */
@@ -83,7 +91,8 @@ typedef struct {
   bool covered_exists;
   char *chunks;
 } livenps_stored;
-int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_stored *stored, livenps_error *error);
+int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_stored *stored,
+                        livenps_error *error);
 
 /* A chunk as the pointer lists it. */
 typedef struct {
@@ -104,8 +113,9 @@ typedef struct {
   size_t extra_count;
   const livenps_buffer *payload;
 } livenps_birth;
-int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder, const livenps_birth *birth,
-                           livenps_fence *fence, int64_t *genesis, int64_t *redis_ms, livenps_error *error);
+int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder,
+                           const livenps_birth *birth, livenps_fence *fence, int64_t *genesis,
+                           int64_t *redis_ms, livenps_error *error);
 
 /* Entries after `last`, at most about max_bytes of payload, with Redis TIME read in the same moment. */
 typedef struct {
@@ -122,8 +132,8 @@ typedef struct {
   livenps_logged *at;
   size_t count;
 } livenps_reading;
-int livenps_script_read(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, const char *last,
-                        int64_t max_bytes, livenps_reading *reading, livenps_error *error);
+int livenps_script_read(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                        const char *last, int64_t max_bytes, livenps_reading *reading, livenps_error *error);
 void livenps_reading_free(livenps_reading *reading); /* legal on {0} */
 
 /* Commands to apply in one script. {0} is empty. */
@@ -132,26 +142,27 @@ typedef struct {
   size_t *ends;
   size_t count, capacity;
   size_t commands;
-  size_t open;          /* index of the count of the command being written */
+  size_t open; /* index of the count of the command being written */
 } livenps_ops;
 void livenps_ops_begin(livenps_ops *ops);
 void livenps_ops_add(livenps_ops *ops, const char *bytes, size_t length);
 void livenps_ops_end(livenps_ops *ops);
-void livenps_ops_command(livenps_ops *ops, const char *word, ...) __attribute__((sentinel)); /* whole, strings, NULL */
+void livenps_ops_command(livenps_ops *ops, const char *word, ...)
+    __attribute__((sentinel)); /* whole, strings, NULL */
 void livenps_ops_clear(livenps_ops *ops);
 void livenps_ops_free(livenps_ops *ops);
 
 /* Checks token, lineage, covered entry and that the last publish id is `before`, leaves `id`, then applies the commands. A key of another
  * type is replaced (views are ours to write), an XADD at or below the stream's last id is left out. stored: on REPUBLISH what is there. */
-int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder, const char *before,
-                           const char *id, const livenps_ops *ops, livenps_fence *fence, char stored[64],
-                           livenps_error *error);
+int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                           const char *before, const char *id, const livenps_ops *ops, livenps_fence *fence,
+                           char stored[64], livenps_error *error);
 
 /* The snapshot's flip: checks token, lineage, that `covers` is in the log, that every chunk exists in its length, and that it does not go
  * backwards; then points to it, removes chunks that are no longer listed, trims the log before the covered entry. On OK holder->covered
  * is `covers`. */
-int livenps_script_flip(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder, const livenps_entry_id *covers,
-                        const char *snapshot_id, const livenps_chunk *chunks, size_t chunk_count, livenps_fence *fence,
-                        livenps_error *error);
+int livenps_script_flip(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder,
+                        const livenps_entry_id *covers, const char *snapshot_id, const livenps_chunk *chunks,
+                        size_t chunk_count, livenps_fence *fence, livenps_error *error);
 
 #endif

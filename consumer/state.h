@@ -16,10 +16,10 @@ typedef struct {
   size_t window_count;
   const livenps_rollup *rollups; /* copied */
   size_t rollup_count;
-  size_t series_max;             /* per roll-up; further names are folded into ~other */
+  size_t series_max; /* per roll-up; further names are folded into ~other */
   int64_t minimum_n, reliable_n;
   double fdr;
-  const livenps_pair *targets;   /* raw touchpoint -> NPS; for roll-up touchpoint */
+  const livenps_pair *targets; /* raw touchpoint -> NPS; for roll-up touchpoint */
   size_t target_count;
 } livenps_state_config;
 
@@ -32,10 +32,11 @@ void livenps_state_free(livenps_state *state);
 /* Folds a whole entry whose own time (its stream id's milliseconds) is entry_ms: checks first that every from-offset continues
  * the to-offset in the ledger (a partition the ledger has not seen may start anywhere), then adds rows and ledger. On a break
  * nothing is changed and the error names topic, partition and offsets (LIVENPS_E_DATA). */
-int livenps_state_fold(livenps_state *state, const livenps_entry *entry, int64_t entry_ms, livenps_error *error);
+int livenps_state_fold(livenps_state *state, const livenps_entry *entry, int64_t entry_ms,
+                       livenps_error *error);
 /* One row, for tests and benchmarks: sign +1. Rows ahead of the clock wait until their second <= the clock's. */
-void livenps_state_add(livenps_state *state, const livenps_text dimensions[LIVENPS_DIMENSIONS], int64_t second,
-                       const livenps_counters *counters);
+void livenps_state_add(livenps_state *state, const livenps_text dimensions[LIVENPS_DIMENSIONS],
+                       int64_t second, const livenps_counters *counters);
 /* Moves the clock (ms); an earlier one is ignored. Slices leave windows, waiting rows enter. */
 void livenps_state_advance(livenps_state *state, int64_t clock_ms);
 int64_t livenps_state_clock(const livenps_state *state); /* 0 before the first advance */
@@ -46,40 +47,43 @@ int64_t livenps_state_entry_clock(const livenps_state *state);
 typedef struct {
   char *topic;
   int32_t partition;
-  int64_t start, next;        /* first offset of this lineage, next offset to read */
-  int64_t through_ms;         /* read through; 0 = nothing known */
-  int64_t covered_since_ms;   /* events before this may be missing; 0 = none is */
+  int64_t start, next;      /* first offset of this lineage, next offset to read */
+  int64_t through_ms;       /* read through; 0 = nothing known */
+  int64_t covered_since_ms; /* events before this may be missing; 0 = none is */
   int64_t accepted, late, duplicate, out_of_range, holes, gap;
   int64_t rejected[LIVENPS_REASONS];
 } livenps_partition;
 /* Sorted by topic and partition; borrowed until the next fold. */
 const livenps_partition *livenps_state_partitions(const livenps_state *state, size_t *count);
 /* Genesis: where a partition starts and since when it is covered. */
-void livenps_state_start(livenps_state *state, livenps_text topic, int32_t partition, int64_t start, int64_t covered_since_ms);
+void livenps_state_start(livenps_state *state, livenps_text topic, int32_t partition, int64_t start,
+                         int64_t covered_since_ms);
 
 /* -- views -------------------------------------------------------------------------------------------------------- */
 typedef struct {
-  size_t rollup, window;      /* indices into the configuration */
-  const char *id;             /* percent-encoded, compound by '|', "all", "~other"; borrowed until the series goes */
+  size_t rollup, window; /* indices into the configuration */
+  const char *id; /* percent-encoded, compound by '|', "all", "~other"; borrowed until the series goes */
   livenps_counters now, previous;
   int64_t n, promoters, passives, detractors, previous_n;
-  bool scored;                /* n >= minimum_n: nps*, classes, change*, target_state only then */
+  bool scored; /* n >= minimum_n: nps*, classes, change*, target_state only then */
   double nps;
   int nps_rounded;
   double nps_low, nps_high;
   bool reliable;
-  bool has_previous;          /* previous_n >= minimum_n: previous_nps; and with scored: change, change_p, change_verdict */
+  bool
+      has_previous; /* previous_n >= minimum_n: previous_nps; and with scored: change, change_p, change_verdict */
   double previous_nps, change, change_p;
-  int change_verdict;         /* -1 0 1 after Benjamini-Hochberg */
+  int change_verdict; /* -1 0 1 after Benjamini-Hochberg */
   bool has_target;
   double target;
-  int target_state;           /* 1 interval above, -1 below, 0 undecided; only when scored */
+  int target_state; /* 1 interval above, -1 below, 0 undecided; only when scored */
   int64_t csat_n, ces_n;
-  double csat_mean, csat_share, ces_mean; /* share of 4-5 in percent; published when csat_n >= minimum_n, ces_n >= minimum_n */
+  double csat_mean, csat_share,
+      ces_mean; /* share of 4-5 in percent; published when csat_n >= minimum_n, ces_n >= minimum_n */
   int64_t interactions, invitations, answers;
-  bool has_response_rate;     /* invitations > 0 */
-  double response_rate;       /* percent, may exceed 100 */
-  bool has_value_nps;         /* n >= minimum_n and the sum of values > 0 */
+  bool has_response_rate; /* invitations > 0 */
+  double response_rate;   /* percent, may exceed 100 */
+  bool has_value_nps;     /* n >= minimum_n and the sum of values > 0 */
   double value_nps;
   int64_t as_of_ms, window_start_ms, window_ms, slice_ms; /* window_start = (floor(t/g) - W/g + 1) g */
 } livenps_view;
@@ -99,8 +103,10 @@ void livenps_state_views(livenps_state *state, size_t rollup, size_t window, con
 /* The window as it was when it ended at end_ms (a multiple of its slice, clock - length < end_ms <= clock + 1 slice): for trend points.
  * Covers slices [end/g - W/g, end/g - 1]. Views have as_of_ms = end_ms - 1; series without data in it are left out. previous is not
  * computed further back than slices are kept: has_previous = false there. */
-void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, int64_t end_ms, const livenps_visitor *visitor);
-size_t livenps_state_series(const livenps_state *state, size_t rollup, bool *capped); /* number of series; is ~other in use */
+void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, int64_t end_ms,
+                            const livenps_visitor *visitor);
+size_t livenps_state_series(const livenps_state *state, size_t rollup,
+                            bool *capped); /* number of series; is ~other in use */
 
 /* -- snapshot and digest ------------------------------------------------------------------------------------------ */
 /* The state in chunks, so that no string is huge and chunks that did not change need not be written again. A chunk is a block of
@@ -108,10 +114,14 @@ size_t livenps_state_series(const livenps_state *state, size_t rollup, bool *cap
  * chunk() is called for every chunk of the snapshot with its name ("head", "5m.1041", "5m.1041.1" ...); dirty says whether its bytes
  * may differ from the last snapshot that livenps_state_saved confirmed; bytes are given only when dirty. Chunks stay below
  * chunk_bytes (roughly). chunk returns 0 to go on. */
-typedef int (*livenps_chunk_visitor)(void *opaque, const char *name, bool dirty, const char *bytes, size_t length);
-int livenps_state_snapshot(livenps_state *state, size_t chunk_bytes, livenps_chunk_visitor chunk, void *opaque);
-void livenps_state_saved(livenps_state *state);   /* the snapshot just visited is stored: its chunks are clean now */
-void livenps_state_unsaved(livenps_state *state); /* nothing is stored any more (new lineage): all chunks are dirty */
+typedef int (*livenps_chunk_visitor)(void *opaque, const char *name, bool dirty, const char *bytes,
+                                     size_t length);
+int livenps_state_snapshot(livenps_state *state, size_t chunk_bytes, livenps_chunk_visitor chunk,
+                           void *opaque);
+void livenps_state_saved(
+    livenps_state *state); /* the snapshot just visited is stored: its chunks are clean now */
+void livenps_state_unsaved(
+    livenps_state *state); /* nothing is stored any more (new lineage): all chunks are dirty */
 /* Loads chunks in any order into a new state; the head may come last. After all of them: finish checks and moves the clock to
  * the head's. Windows, roll-ups and targets may differ from those of the snapshot's writer: what the snapshot holds for other windows or
  * roll-ups is ignored; a window or roll-up it does not have starts empty, and covered_since of a new one is said by livenps_state_window_since. */

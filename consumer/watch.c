@@ -38,9 +38,11 @@ struct livenps_watch {
   pthread_t thread;
 };
 
-static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const char *isolation, livenps_error *error) {
+static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const char *isolation,
+                       livenps_error *error) {
   rd_kafka_conf_t *conf;
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error)) return -1;
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
   if (livenps_kafka_set(conf, "isolation.level", isolation, error) ||
       livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
       livenps_kafka_set(conf, "enable.partition.eof", "false", error)) {
@@ -57,38 +59,45 @@ static int check_topic(livenps_watch *watch, const char *topic, livenps_error *e
     return -1;
   }
   if (partitions == 0)
-    return livenps_fail(error, LIVENPS_E_STARTUP,
-                        "kafka: topic %s does not exist at %s (or may not be described): create it, or correct the setting "
-                        "topics",
-                        topic, livenps_kafka_servers(watch->settings));
+    return livenps_fail(
+        error, LIVENPS_E_STARTUP,
+        "kafka: topic %s does not exist at %s (or may not be described): create it, or correct the setting "
+        "topics",
+        topic, livenps_kafka_servers(watch->settings));
   static const char *const names[] = {"cleanup.policy"};
   char *policy[1];
   livenps_error unanswered = {0};
   if (livenps_kafka_topic_config(watch->rk, topic, names, 1, policy, 2000, &unanswered)) {
-    livenps_log(LIVENPS_WARN, "watch", "topic %s: whether it is compacted is unknown (%s)", topic, unanswered.text);
+    livenps_log(LIVENPS_WARN, "watch", "topic %s: whether it is compacted is unknown (%s)", topic,
+                unanswered.text);
     return 0;
   }
   const bool compacted = policy[0] && strstr(policy[0], "compact");
   free(policy[0]);
-  if (!compacted) return 0;
+  if (!compacted)
+    return 0;
   if (!watch->settings->topics_allow_compacted)
-    return livenps_fail(error, LIVENPS_E_STARTUP,
-                        "kafka: topic %s is compacted: Kafka removes records from it, so a replay cannot give the live counts; "
-                        "use cleanup.policy=delete, or set allow_compacted: true to accept that",
-                        topic);
-  livenps_log(LIVENPS_WARN, "watch", "topic %s is compacted: a replay may give other counts than live", topic);
+    return livenps_fail(
+        error, LIVENPS_E_STARTUP,
+        "kafka: topic %s is compacted: Kafka removes records from it, so a replay cannot give the live counts; "
+        "use cleanup.policy=delete, or set allow_compacted: true to accept that",
+        topic);
+  livenps_log(LIVENPS_WARN, "watch", "topic %s is compacted: a replay may give other counts than live",
+              topic);
   return 0;
 }
 
 /* Number of partitions over all our topics; false when a topic is unknown at the moment. */
 static bool count_partitions(livenps_watch *watch, int timeout_ms, size_t *total) {
   const struct rd_kafka_metadata *metadata;
-  if (rd_kafka_metadata(watch->rk, 1, NULL, &metadata, timeout_ms)) return false;
+  if (rd_kafka_metadata(watch->rk, 1, NULL, &metadata, timeout_ms))
+    return false;
   size_t found = 0;
   *total = 0;
   for (size_t t = 0; t < watch->settings->topics.count; t++)
     for (int i = 0; i < metadata->topic_cnt; i++)
-      if (!strcmp(metadata->topics[i].topic, watch->settings->topics.at[t]) && metadata->topics[i].partition_cnt > 0) {
+      if (!strcmp(metadata->topics[i].topic, watch->settings->topics.at[t]) &&
+          metadata->topics[i].partition_cnt > 0) {
         found++;
         *total += (size_t)metadata->topics[i].partition_cnt;
       }
@@ -101,14 +110,16 @@ int livenps_watch_open(livenps_watch **out, const livenps_settings *settings, li
   watch->settings = settings;
   pthread_mutex_init(&watch->lock, NULL);
   if (settings->topics.count == 0) {
-    livenps_fail(error, LIVENPS_E_USAGE, "topics is not set: say which topics to read, for example --set topics=events");
+    livenps_fail(error, LIVENPS_E_USAGE,
+                 "topics is not set: say which topics to read, for example --set topics=events");
     goto failed;
   }
   if (open_handle(&watch->rk, settings, "read_uncommitted", error) ||
       livenps_kafka_reach(watch->rk, settings, (int)settings->startup_timeout_ms, error))
     goto failed;
   for (size_t i = 0; i < settings->topics.count; i++)
-    if (check_topic(watch, settings->topics.at[i], error)) goto failed;
+    if (check_topic(watch, settings->topics.at[i], error))
+      goto failed;
   watch->total_known = count_partitions(watch, BEGIN_MS, &watch->total);
   *out = watch;
   return 0;
@@ -129,10 +140,12 @@ static void ask_ends(livenps_watch *watch) {
       partition = watch->ends[i].partition;
     }
     pthread_mutex_unlock(&watch->lock);
-    if (!more) return;
+    if (!more)
+      return;
     int64_t low, high;
     const int64_t asked_ms = livenps_monotonic_ms();
-    if (rd_kafka_query_watermark_offsets(watch->rk, topic, partition, &low, &high, ASK_MS)) return;
+    if (rd_kafka_query_watermark_offsets(watch->rk, topic, partition, &low, &high, ASK_MS))
+      return;
     pthread_mutex_lock(&watch->lock);
     /* The list may have changed meanwhile: find it again. */
     for (size_t k = 0; k < watch->end_count; k++)
@@ -157,7 +170,8 @@ static void *watch_thread(void *opaque) {
       size_t total;
       const bool known = count_partitions(watch, ASK_MS, &total);
       pthread_mutex_lock(&watch->lock);
-      if (known) watch->total = total;
+      if (known)
+        watch->total = total;
       watch->total_known = known;
       pthread_mutex_unlock(&watch->lock);
       metadata_ms = now_ms;
@@ -172,11 +186,15 @@ void livenps_watch_start(livenps_watch *watch) {
 }
 
 void livenps_watch_close(livenps_watch *watch) {
-  if (!watch) return;
+  if (!watch)
+    return;
   watch->stop = true;
-  if (watch->started) pthread_join(watch->thread, NULL);
-  if (watch->stable_rk) rd_kafka_destroy(watch->stable_rk);
-  if (watch->rk) rd_kafka_destroy(watch->rk);
+  if (watch->started)
+    pthread_join(watch->thread, NULL);
+  if (watch->stable_rk)
+    rd_kafka_destroy(watch->stable_rk);
+  if (watch->rk)
+    rd_kafka_destroy(watch->rk);
   pthread_mutex_destroy(&watch->lock);
   free(watch->ends);
   free(watch);
@@ -187,7 +205,8 @@ void livenps_watch_follow(livenps_watch *watch, const livenps_batch *batch) {
   watch->ends = livenps_resize(watch->ends, (batch->lane_count + 1) * sizeof *watch->ends);
   watch->end_count = batch->lane_count;
   for (size_t i = 0; i < batch->lane_count; i++) {
-    watch->ends[i] = (end){.partition = batch->lanes[i].partition, .high = batch->lanes[i].high,
+    watch->ends[i] = (end){.partition = batch->lanes[i].partition,
+                           .high = batch->lanes[i].high,
                            .asked_ms = batch->lanes[i].high_asked_ms};
     snprintf(watch->ends[i].topic, sizeof watch->ends[i].topic, "%s", batch->lanes[i].topic);
   }
@@ -214,23 +233,26 @@ void livenps_watch_ends(livenps_watch *watch, livenps_batch *batch) {
   pthread_mutex_unlock(&watch->lock);
 }
 
-int livenps_watch_bounds(livenps_watch *watch, const char *topic, int32_t partition, bool stable, int64_t *low,
-                         int64_t *high, livenps_error *error) {
-  if (stable && !watch->stable_rk && open_handle(&watch->stable_rk, watch->settings, "read_committed", error)) return -1;
-  const rd_kafka_resp_err_t code =
-      rd_kafka_query_watermark_offsets(stable ? watch->stable_rk : watch->rk, topic, partition, low, high, BEGIN_MS);
+int livenps_watch_bounds(livenps_watch *watch, const char *topic, int32_t partition, bool stable,
+                         int64_t *low, int64_t *high, livenps_error *error) {
+  if (stable && !watch->stable_rk && open_handle(&watch->stable_rk, watch->settings, "read_committed", error))
+    return -1;
+  const rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(stable ? watch->stable_rk : watch->rk,
+                                                                    topic, partition, low, high, BEGIN_MS);
   if (code)
-    return livenps_fail(error, LIVENPS_E_LOST, "kafka: bounds of %s/%d: %s", topic, partition, rd_kafka_err2str(code));
+    return livenps_fail(error, LIVENPS_E_LOST, "kafka: bounds of %s/%d: %s", topic, partition,
+                        rd_kafka_err2str(code));
   return 0;
 }
 
 /* First offset whose record timestamp is at or after since_ms; -1 when there is none. */
-static int offset_for_time(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms, int64_t *offset,
-                           livenps_error *error) {
+static int offset_for_time(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms,
+                           int64_t *offset, livenps_error *error) {
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
   rd_kafka_topic_partition_list_add(list, topic, partition)->offset = since_ms;
   rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(watch->rk, list, BEGIN_MS);
-  if (!code) code = list->elems[0].err;
+  if (!code)
+    code = list->elems[0].err;
   *offset = list->elems[0].offset;
   rd_kafka_topic_partition_list_destroy(list);
   if (code)
@@ -243,12 +265,14 @@ static int offset_for_time(livenps_watch *watch, const char *topic, int32_t part
 static int64_t timestamp_at(livenps_watch *watch, const char *topic, int32_t partition, int64_t offset) {
   rd_kafka_topic_t *handle = rd_kafka_topic_new(watch->rk, topic, NULL);
   int64_t timestamp_ms = -1;
-  if (!handle) return -1;
+  if (!handle)
+    return -1;
   if (!rd_kafka_consume_start(handle, partition, offset)) {
     rd_kafka_message_t *message = rd_kafka_consume(handle, partition, 3000);
     if (message) {
       rd_kafka_timestamp_type_t type;
-      if (!message->err) timestamp_ms = rd_kafka_message_timestamp(message, &type);
+      if (!message->err)
+        timestamp_ms = rd_kafka_message_timestamp(message, &type);
       rd_kafka_message_destroy(message);
     }
     rd_kafka_consume_stop(handle, partition);
@@ -261,19 +285,23 @@ static int begin_partition(livenps_watch *watch, const char *topic, int32_t part
                            livenps_beginning *beginning, livenps_error *error) {
   int64_t low, high, by_time = -1;
   /* The end is asked for before the question by time: what arrives in between is newer than it and will be read. */
-  if (livenps_watch_bounds(watch, topic, partition, false, &low, &high, error)) return -1;
+  if (livenps_watch_bounds(watch, topic, partition, false, &low, &high, error))
+    return -1;
   if (since_ms > 0 && low < high) {
-    if (offset_for_time(watch, topic, partition, since_ms, &by_time, error)) return -1;
+    if (offset_for_time(watch, topic, partition, since_ms, &by_time, error))
+      return -1;
     if (by_time < 0) {
       /* Nothing that new, or the embedded cluster, which answers so to every time: ask for one before all records. */
       int64_t any;
-      if (offset_for_time(watch, topic, partition, 1, &any, error)) return -1;
+      if (offset_for_time(watch, topic, partition, 1, &any, error))
+        return -1;
       by_time = any < 0 ? low : high;
     }
   }
   *beginning = (livenps_beginning){.partition = partition, .start = by_time > low ? by_time : low};
   snprintf(beginning->topic, sizeof beginning->topic, "%s", topic);
-  if (beginning->start == 0) return 0;
+  if (beginning->start == 0)
+    return 0;
   const int64_t skew_ms = watch->settings->admit_future_ms;
   if (beginning->start > low) {
     beginning->covered_since_ms = since_ms + skew_ms;
@@ -285,18 +313,22 @@ static int begin_partition(livenps_watch *watch, const char *topic, int32_t part
   return 0;
 }
 
-int livenps_watch_beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count, livenps_error *error) {
+int livenps_watch_beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
+                             livenps_error *error) {
   livenps_watch *watch = opaque;
   livenps_beginning *beginnings = NULL;
   size_t known = 0;
   for (size_t t = 0; t < watch->settings->topics.count; t++) {
     const char *topic = watch->settings->topics.at[t];
     const int partitions = livenps_kafka_partitions(watch->rk, topic, BEGIN_MS, error);
-    if (partitions == 0) livenps_fail(error, LIVENPS_E_LOST, "kafka: topic %s does not exist", topic);
-    if (partitions <= 0) goto failed;
+    if (partitions == 0)
+      livenps_fail(error, LIVENPS_E_LOST, "kafka: topic %s does not exist", topic);
+    if (partitions <= 0)
+      goto failed;
     beginnings = livenps_resize(beginnings, (known + (size_t)partitions) * sizeof *beginnings);
     for (int32_t p = 0; p < partitions; p++)
-      if (begin_partition(watch, topic, p, since_ms, &beginnings[known++], error)) goto failed;
+      if (begin_partition(watch, topic, p, since_ms, &beginnings[known++], error))
+        goto failed;
   }
   *out = beginnings;
   *count = known;

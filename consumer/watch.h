@@ -20,11 +20,12 @@ void livenps_watch_follow(livenps_watch *watch, const livenps_batch *batch);
 /* Copies the newest known ends into the lanes. */
 void livenps_watch_ends(livenps_watch *watch, livenps_batch *batch);
 /* First and next offset of a partition, asked now. stable: the last stable offset instead of the high watermark as end. */
-int livenps_watch_bounds(livenps_watch *watch, const char *topic, int32_t partition, bool stable, int64_t *low,
-                         int64_t *high, livenps_error *error);
+int livenps_watch_bounds(livenps_watch *watch, const char *topic, int32_t partition, bool stable,
+                         int64_t *low, int64_t *high, livenps_error *error);
 
 /* The functions of livenps_source (aggregate.h); opaque is the watch. */
-int livenps_watch_beginnings(void *watch, int64_t since_ms, livenps_beginning **out, size_t *count, livenps_error *error);
+int livenps_watch_beginnings(void *watch, int64_t since_ms, livenps_beginning **out, size_t *count,
+                             livenps_error *error);
 bool livenps_watch_partitions(void *watch, size_t *total);
 
 #endif

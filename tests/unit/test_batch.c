@@ -15,20 +15,23 @@ static livenps_admission admission = {.max_bytes = 1 << 20, .late_ms = 7 * 86400
 
 static livenps_lane *open_lane(livenps_batch *batch, int32_t partition, int64_t stored) {
   livenps_lane *lane = livenps_batch_open(batch, "events", partition, mapping, -1);
-  if (stored < 0) lane->start = 0;
+  if (stored < 0)
+    lane->start = 0;
   livenps_batch_adopt(batch, lane, stored, NOW * 1000ll);
   return lane;
 }
 
 /* One record with an event of that second; bad: malformed. */
-static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t second, const char *touchpoint, int score,
-                 bool bad, livenps_fate *fate) {
+static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t second,
+                 const char *touchpoint, int score, bool bad, livenps_fate *fate) {
   char value[256];
-  int length = snprintf(value, sizeof value,
-                        "{\"id\":\"%lld\",\"type\":\"answer\",\"time\":\"2025-11-24T16:%02lld:%02lldZ\",\"touchpoint\":\"%s\","
-                        "\"scale\":\"nps\",\"score\":%d}",
-                        (long long)offset, (long long)(second / 60), (long long)(second % 60), touchpoint, score);
-  if (bad) length /= 2;
+  int length = snprintf(
+      value, sizeof value,
+      "{\"id\":\"%lld\",\"type\":\"answer\",\"time\":\"2025-11-24T16:%02lld:%02lldZ\",\"touchpoint\":\"%s\","
+      "\"scale\":\"nps\",\"score\":%d}",
+      (long long)offset, (long long)(second / 60), (long long)(second % 60), touchpoint, score);
+  if (bad)
+    length /= 2;
   livenps_record record = {.value = {value, (size_t)length}, .timestamp_ms = NOW * 1000ll + second * 1000};
   livenps_reason reason;
   livenps_where where = {0};
@@ -36,8 +39,10 @@ static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64
 }
 
 static int64_t counted(const livenps_advance *advance) {
-  int64_t sum = advance->accepted + advance->late + advance->duplicate + advance->out_of_range + advance->holes + advance->gap;
-  for (int r = 0; r < LIVENPS_REASONS; r++) sum += advance->rejected[r];
+  int64_t sum = advance->accepted + advance->late + advance->duplicate + advance->out_of_range +
+                advance->holes + advance->gap;
+  for (int r = 0; r < LIVENPS_REASONS; r++)
+    sum += advance->rejected[r];
   return sum;
 }
 
@@ -50,11 +55,13 @@ static void test_every_offset_once(void **state) {
   assert_true(livenps_batch_empty(&batch));
   assert_true(feed(&batch, lane, 100, 1, "delivery", 9, false, &fate));
   assert_int_equal(fate, LIVENPS_ACCEPTED);
-  assert_false(feed(&batch, lane, 100, 1, "delivery", 9, false, &fate)); /* a stray: dropped, and counted as such */
+  assert_false(
+      feed(&batch, lane, 100, 1, "delivery", 9, false, &fate)); /* a stray: dropped, and counted as such */
   assert_int_equal(batch.strays, 1);
   assert_true(feed(&batch, lane, 101, 2, "delivery", 3, true, &fate));
   assert_int_equal(fate, LIVENPS_REJECTED);
-  assert_true(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* after a record, a hole is believed */
+  assert_true(
+      feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* after a record, a hole is believed */
   livenps_batch_end(lane, 107);
   livenps_advance advances[1];
   livenps_entry entry;
@@ -179,7 +186,8 @@ static void test_read_through(void **state) {
   assert_true(feed(&batch, lane, 10, 7, "a", 9, false, &fate));
   livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
   assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_NOW);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 6000, advances, &entry); /* the end was asked for too long ago */
+  livenps_batch_entry(&batch, livenps_text_of("w"), 6000, advances,
+                      &entry); /* the end was asked for too long ago */
   assert_int_equal(advances[0].through_ms, NOW * 1000ll + 7000);
   livenps_batch_free(&batch);
 }
@@ -191,16 +199,20 @@ static void test_rows_equal_a_recount(void **state) {
   static int64_t expected[NAMES][SECONDS][11];
   livenps_combine *combine = livenps_combine_new();
   char names[NAMES][24];
-  for (int i = 0; i < NAMES; i++) snprintf(names[i], sizeof names[i], "name-%d", i);
+  for (int i = 0; i < NAMES; i++)
+    snprintf(names[i], sizeof names[i], "name-%d", i);
   for (int round = 0; round < 3; round++) {
     memset(expected, 0, sizeof expected);
     srand(42 + (unsigned)round);
     for (int i = 0; i < EVENTS; i++) {
       const int name = rand() % NAMES, second = rand() % SECONDS, score = rand() % 11;
-      livenps_event event = {.type = LIVENPS_ANSWER, .scale = LIVENPS_SCALE_NPS, .score = score,
+      livenps_event event = {.type = LIVENPS_ANSWER,
+                             .scale = LIVENPS_SCALE_NPS,
+                             .score = score,
                              .time_ms = (second - 10) * 1000ll + rand() % 1000}; /* before 1970 too: floor */
       event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(names[name]);
-      if (name % 3 == 0) event.dimensions[LIVENPS_CHANNEL] = livenps_text_of(names[name]);
+      if (name % 3 == 0)
+        event.dimensions[LIVENPS_CHANNEL] = livenps_text_of(names[name]);
       livenps_combine_add(combine, &event);
       expected[name][second][score]++;
     }
@@ -211,7 +223,8 @@ static void test_rows_equal_a_recount(void **state) {
       const livenps_cell *cell = &entry.cells[entry.rows[r].cell];
       int name = -1;
       for (int i = 0; i < NAMES; i++)
-        if (livenps_text_equal(cell->dimensions[LIVENPS_TOUCHPOINT], livenps_text_of(names[i]))) name = i;
+        if (livenps_text_equal(cell->dimensions[LIVENPS_TOUCHPOINT], livenps_text_of(names[i])))
+          name = i;
       assert_true(name >= 0);
       assert_int_equal(cell->dimensions[LIVENPS_CHANNEL].at != NULL, name % 3 == 0);
       for (int score = 0; score <= 10; score++) {
@@ -220,7 +233,8 @@ static void test_rows_equal_a_recount(void **state) {
         assert_int_equal(*left, 0);
       }
     }
-    for (int i = 0; i < NAMES * SECONDS * 11; i++) assert_int_equal(((int64_t *)expected)[i], 0);
+    for (int i = 0; i < NAMES * SECONDS * 11; i++)
+      assert_int_equal(((int64_t *)expected)[i], 0);
     livenps_combine_reset(combine);
     assert_int_equal(livenps_combine_rows(combine), 0);
   }
@@ -255,7 +269,8 @@ int main(void) {
       cmocka_unit_test(test_cells_do_not_run_together),
   };
   livenps_error error = {0};
-  if (livenps_mapping_default(&mapping, &error)) return 1;
+  if (livenps_mapping_default(&mapping, &error))
+    return 1;
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   livenps_mapping_free(mapping);
   return failed;

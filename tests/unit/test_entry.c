@@ -16,7 +16,9 @@ static uint64_t draw(uint64_t below) {
   return random_state % below;
 }
 
-static void same_text(livenps_text a, livenps_text b) { assert_true(livenps_text_equal(a, b)); }
+static void same_text(livenps_text a, livenps_text b) {
+  assert_true(livenps_text_equal(a, b));
+}
 
 static void same_entry(const livenps_entry *a, const livenps_entry *b) {
   same_text(a->writer, b->writer);
@@ -36,11 +38,13 @@ static void same_entry(const livenps_entry *a, const livenps_entry *b) {
     assert_int_equal(x->out_of_range, y->out_of_range);
     assert_int_equal(x->holes, y->holes);
     assert_int_equal(x->gap, y->gap);
-    for (int r = 0; r < LIVENPS_REASONS; r++) assert_int_equal(x->rejected[r], y->rejected[r]);
+    for (int r = 0; r < LIVENPS_REASONS; r++)
+      assert_int_equal(x->rejected[r], y->rejected[r]);
   }
   assert_int_equal(a->cell_count, b->cell_count);
   for (size_t i = 0; i < a->cell_count; i++)
-    for (int d = 0; d < LIVENPS_DIMENSIONS; d++) same_text(a->cells[i].dimensions[d], b->cells[i].dimensions[d]);
+    for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+      same_text(a->cells[i].dimensions[d], b->cells[i].dimensions[d]);
   assert_int_equal(a->row_count, b->row_count);
   for (size_t i = 0; i < a->row_count; i++) {
     assert_int_equal(a->rows[i].cell, b->rows[i].cell);
@@ -53,28 +57,41 @@ enum { MOST = 6 };
 
 static void make(livenps_entry *entry, livenps_advance *advances, livenps_cell *cells, livenps_row *rows) {
   static const char *const names[] = {"delivery", "", "hotline", "a\0b", "\xc3\xa9"};
-  *entry = (livenps_entry){.writer = livenps_text_of("writer-1"), .clock_ms = draw(2) ? LIVENPS_NO_CLOCK : 1764000000123,
-                           .advances = advances, .cells = cells, .rows = rows};
+  *entry = (livenps_entry){.writer = livenps_text_of("writer-1"),
+                           .clock_ms = draw(2) ? LIVENPS_NO_CLOCK : 1764000000123,
+                           .advances = advances,
+                           .cells = cells,
+                           .rows = rows};
   entry->advance_count = draw(MOST);
   for (size_t i = 0; i < entry->advance_count; i++) {
-    advances[i] = (livenps_advance){.topic = livenps_text_of(names[draw(3)]), .partition = (int32_t)draw(100),
-                                    .from = (int64_t)draw(1000000), .through_ms = (int64_t)draw(4) - 2,
-                                    .covered_since_ms = (int64_t)draw(3) - 1, .accepted = (int64_t)draw(1000),
-                                    .late = (int64_t)draw(2), .duplicate = (int64_t)draw(2), .out_of_range = (int64_t)draw(9),
-                                    .holes = (int64_t)draw(5), .gap = (int64_t)draw(7) - 3};
+    advances[i] = (livenps_advance){.topic = livenps_text_of(names[draw(3)]),
+                                    .partition = (int32_t)draw(100),
+                                    .from = (int64_t)draw(1000000),
+                                    .through_ms = (int64_t)draw(4) - 2,
+                                    .covered_since_ms = (int64_t)draw(3) - 1,
+                                    .accepted = (int64_t)draw(1000),
+                                    .late = (int64_t)draw(2),
+                                    .duplicate = (int64_t)draw(2),
+                                    .out_of_range = (int64_t)draw(9),
+                                    .holes = (int64_t)draw(5),
+                                    .gap = (int64_t)draw(7) - 3};
     advances[i].to = (int64_t)draw(2000000); /* backwards too: a topic made anew */
-    for (int k = (int)draw(4); k > 0; k--) advances[i].rejected[draw(LIVENPS_REASONS)] = 1 + (int64_t)draw(5);
+    for (int k = (int)draw(4); k > 0; k--)
+      advances[i].rejected[draw(LIVENPS_REASONS)] = 1 + (int64_t)draw(5);
   }
   entry->cell_count = draw(MOST);
   for (size_t i = 0; i < entry->cell_count; i++) {
     cells[i] = (livenps_cell){0};
     for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
-      if (draw(2)) cells[i].dimensions[d] = livenps_text_of(names[draw(5)]);
+      if (draw(2))
+        cells[i].dimensions[d] = livenps_text_of(names[draw(5)]);
   }
   entry->row_count = entry->cell_count ? draw(MOST) : 0;
   for (size_t i = 0; i < entry->row_count; i++) {
-    rows[i] = (livenps_row){.cell = (uint32_t)draw(entry->cell_count), .second = (int64_t)draw(4000000000) - 2000000000};
-    for (int k = (int)draw(5); k > 0; k--) rows[i].counters.at[draw(LIVENPS_COUNTERS)] = (int64_t)draw(2000) - 1000;
+    rows[i] = (livenps_row){.cell = (uint32_t)draw(entry->cell_count),
+                            .second = (int64_t)draw(4000000000) - 2000000000};
+    for (int k = (int)draw(5); k > 0; k--)
+      rows[i].counters.at[draw(LIVENPS_COUNTERS)] = (int64_t)draw(2000) - 1000;
   }
 }
 
@@ -90,7 +107,8 @@ static void test_round_trip(void **state) {
     livenps_error error = {0};
     make(&entry, advances, cells, rows);
     livenps_entry_encode(&entry, &bytes);
-    if (livenps_entry_decode(&read, bytes.at, bytes.length, &error)) fail_msg("seed %lu: %s", (unsigned long)seed, error.text);
+    if (livenps_entry_decode(&read, bytes.at, bytes.length, &error))
+      fail_msg("seed %lu: %s", (unsigned long)seed, error.text);
     same_entry(&entry, &read);
     livenps_entry_free(&read);
     livenps_buffer_free(&bytes);
