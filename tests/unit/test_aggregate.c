@@ -1,0 +1,606 @@
+/* The aggregator against a real redis-server: entries go in by the commit script, views come out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "consumer/aggregate.h"
+#include "consumer/scripts.h"
+#include "tests/unit/redis_server.h"
+
+#include <inttypes.h>
+
+static redis_server server;
+static livenps_redis *redis;
+static livenps_keys keys;
+static livenps_error error;
+static livenps_settings settings;
+
+#define ADMIT "00000000000000000000000000000000000000000000000000000000000000aa"
+
+/* ---- Redis ------------------------------------------------------------------------------------------------------- */
+
+static livenps_reply *command(const char *line, ...) __attribute__((format(printf, 1, 2)));
+static livenps_reply *command(const char *line, ...) {
+  char text[1024];
+  va_list arguments;
+  va_start(arguments, line);
+  vsnprintf(text, sizeof text, line, arguments);
+  va_end(arguments);
+  const char *argv[32];
+  int argc = 0;
+  for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    argv[argc++] = word;
+  }
+  livenps_reply *reply = livenps_redis_command(redis, &error, argc, argv, NULL);
+  if (!reply) {
+    fail_msg("%s: %s", line, error.text);
+  }
+  return reply;
+}
+
+static void run(const char *line) {
+  livenps_reply_free(command("%s", line));
+}
+
+static int64_t number(const char *line) {
+  livenps_reply *reply = command("%s", line);
+  int64_t value = -999;
+  if (!livenps_reply_integer(reply, &value) && !livenps_reply_is_nil(reply)) {
+    fail_msg("%s: no number", line);
+  }
+  livenps_reply_free(reply);
+  return value;
+}
+
+/* The value as text, valid until the fourth call after this one. */
+static const char *text(const char *line) {
+  static char texts[4][256];
+  static int next;
+  char *out = texts[next++ % 4];
+  livenps_reply *reply = command("%s", line);
+  livenps_text value;
+  snprintf(out, 256, "(nil)");
+  if (livenps_reply_text(reply, &value)) {
+    snprintf(out, 256, "%.*s", (int)value.length, value.at);
+  }
+  livenps_reply_free(reply);
+  return out;
+}
+
+static int64_t redis_now(void) {
+  livenps_reply *reply = command("TIME");
+  int64_t seconds = 0, micros = 0;
+  assert_true(livenps_reply_integer(livenps_reply_item(reply, 0), &seconds));
+  assert_true(livenps_reply_integer(livenps_reply_item(reply, 1), &micros));
+  livenps_reply_free(reply);
+  return seconds * 1000 + micros / 1000;
+}
+
+/* ---- what stands for Kafka ------------------------------------------------------------------------------------------ */
+
+static int64_t asked_since_ms;
+static size_t partitions = 2;
+static bool kafka_away;
+
+static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
+                      livenps_error *why) {
+  (void)opaque;
+  if (kafka_away) {
+    return livenps_fail(why, LIVENPS_E_LOST, "no broker");
+  }
+  asked_since_ms = since_ms;
+  *out = livenps_alloc(partitions * sizeof **out);
+  for (size_t i = 0; i < partitions; i++) {
+    snprintf((*out)[i].topic, sizeof(*out)[i].topic, "t");
+    (*out)[i].partition = (int32_t)i;
+    (*out)[i].start = 100 * (int64_t)i;
+    (*out)[i].covered_since_ms = 0;
+  }
+  *count = partitions;
+  return 0;
+}
+
+static bool known_partitions(void *opaque, size_t *total) {
+  (void)opaque;
+  *total = partitions;
+  return true;
+}
+
+static livenps_aggregate *open_aggregate(const char *instance) {
+  livenps_aggregate *aggregate = NULL;
+  livenps_pair extra = {(char *)(uintptr_t) "note", (char *)(uintptr_t) "kept"};
+  livenps_aggregate_config config = {.settings = &settings,
+                                     .admit_hash = ADMIT,
+                                     .instance = instance,
+                                     .source = {beginnings, known_partitions, NULL},
+                                     .extra = &extra,
+                                     .extra_count = 1};
+  if (livenps_aggregate_open(&aggregate, &config, &error) != 0) {
+    fail_msg("open: %s", error.text);
+  }
+  return aggregate;
+}
+
+static void tick(livenps_aggregate *aggregate) {
+  if (livenps_aggregate_tick(aggregate, &error) != 0) {
+    fail_msg("tick: %s", error.text);
+  }
+}
+
+/* ---- what stands for ingest ----------------------------------------------------------------------------------------- */
+
+static int64_t entry_clock = LIVENPS_NO_CLOCK;
+
+static livenps_commit_answer commit_rows(int partition, const livenps_row *rows, const livenps_cell *cells,
+                                         size_t count) {
+  char lineage[33], admit[65], detail[512], field[16];
+  bool empty;
+  int64_t now, stored;
+  livenps_commit_answer answer;
+  livenps_entry_id id;
+  livenps_buffer payload = {0};
+  snprintf(field, sizeof field, "t/%d", partition);
+  const char *fields[] = {field};
+  if (livenps_script_adopt(redis, &keys, fields, 1, &empty, lineage, admit, &stored, &now, &error) != 0 ||
+      empty) {
+    fail_msg("adopt: %s", error.code ? error.text : "empty");
+  }
+  livenps_advance advance = {.topic = livenps_text_of("t"),
+                             .partition = partition,
+                             .from = stored,
+                             .to = stored + (int64_t)count,
+                             .through_ms = LIVENPS_THROUGH_NOW,
+                             .covered_since_ms = LIVENPS_COVERED_SAME,
+                             .accepted = (int64_t)count};
+  livenps_entry entry = {.writer = livenps_text_of("w1"),
+                         .clock_ms = entry_clock,
+                         .advances = &advance,
+                         .advance_count = 1,
+                         .cells = (livenps_cell *)(uintptr_t)cells,
+                         .cell_count = count,
+                         .rows = (livenps_row *)(uintptr_t)rows,
+                         .row_count = count};
+  livenps_entry_encode(&entry, &payload);
+  livenps_claim claim = {field, stored, stored + (int64_t)count};
+  if (livenps_script_commit(redis, &keys, lineage, ADMIT, 1 << 28, &claim, 1, &payload, &answer, &now, &id,
+                            detail, &error) != 0) {
+    fail_msg("commit: %s", error.text);
+  }
+  livenps_buffer_free(&payload);
+  return answer;
+}
+
+/* `count` answers with one score for one touchpoint, this second. */
+static void answers(int partition, const char *touchpoint, const char *channel, int score, int count,
+                    int64_t at_ms) {
+  livenps_row rows[1] = {{.cell = 0, .second = at_ms / 1000}};
+  livenps_cell cells[1] = {0};
+  cells[0].dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(touchpoint);
+  if (channel) {
+    cells[0].dimensions[LIVENPS_CHANNEL] = livenps_text_of(channel);
+  }
+  rows[0].counters.at[LIVENPS_SCORE + score] = count;
+  rows[0].counters.at[LIVENPS_ANSWERS] = count;
+  rows[0].counters.at[LIVENPS_INVITATIONS] = 2 * count;
+  assert_int_equal(commit_rows(partition, rows, cells, 1), LIVENPS_COMMIT_OK);
+}
+
+static void idle(int partition) {
+  assert_int_equal(commit_rows(partition, NULL, NULL, 0), LIVENPS_COMMIT_OK);
+}
+
+static void fresh(void) {
+  run("FLUSHALL");
+  kafka_away = false;
+  partitions = 2;
+  livenps_settings_free(&settings);
+  livenps_settings_default(&settings);
+  assert_int_equal(livenps_settings_set(&settings, "namespace=t", &error), 0);
+  char url[160];
+  snprintf(url, sizeof url, "redis.url=%s", server.url);
+  assert_int_equal(livenps_settings_set(&settings, url, &error), 0);
+}
+
+/* ---- tests ---------------------------------------------------------------------------------------------------------- */
+
+static void genesis_begins_the_namespace(void **state) {
+  (void)state;
+  fresh();
+  kafka_away = true;
+  livenps_aggregate *aggregate = open_aggregate("one");
+  assert_int_equal(livenps_aggregate_tick(aggregate, &error), -1);
+  assert_int_equal(error.code, LIVENPS_E_LOST);
+  livenps_error_clear(&error);
+  assert_int_equal(number("EXISTS nps:{t}:meta"), 0);
+  kafka_away = false;
+  tick(aggregate);
+  assert_true(livenps_aggregate_active(aggregate));
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  assert_int_equal(number("HGET nps:{t}:meta version"), 1);
+  assert_string_equal(text("HGET nps:{t}:meta admit"), ADMIT);
+  assert_string_equal(text("HGET nps:{t}:meta note"), "kept");
+  assert_int_equal(number("HGET nps:{t}:positions t/0"), 0);
+  assert_int_equal(number("HGET nps:{t}:positions t/1"), 100);
+  assert_int_equal(number("XLEN nps:{t}:log"), 1);
+  assert_string_equal(text("HGET nps:{t}:snapshot entry"), text("HGET nps:{t}:meta head"));
+  /* Twice 90 days, a slice of 6 hours, 60 s of future. */
+  int64_t span = redis_now() - asked_since_ms, day = 86400000;
+  assert_true(span >= 180 * day + 6 * 3600000 + 60000 && span < 180 * day + 6 * 3600000 + 70000);
+  livenps_aggregate_close(aggregate);
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 0);
+}
+
+static void views_hold_what_was_committed(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  int64_t now = redis_now();
+  answers(0, "delivery", "web", 10, 60, now);
+  answers(1, "delivery", "web", 0, 20, now);
+  answers(0, "a:b", NULL, 8, 3, now);
+  idle(1);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 80);
+  assert_string_equal(text("HGET nps:{t}:touchpoint:delivery:5m nps"), "50");
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m nps_rounded"), 50);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m promoters"), 60);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m detractors"), 20);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m reliable"), 1);
+  assert_string_equal(text("HGET nps:{t}:touchpoint:delivery:5m response_rate"), "50");
+  assert_int_equal(number("HGET nps:{t}:touchpoint|channel:delivery|web:90d n"), 80);
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 83);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:a%3Ab:1h n"), 3);
+  assert_string_equal(text("HGET nps:{t}:touchpoint:a%3Ab:1h nps"),
+                      "(nil)"); /* withheld: below the minimum */
+  assert_string_equal(text("HGET nps:{t}:touchpoint:a%3Ab:1h promoters"), "(nil)");
+  assert_int_equal(number("HGET nps:{t}:touchpoint:a%3Ab:1h reliable"), 0);
+  assert_string_equal(text("ZSCORE nps:{t}:rank:touchpoint:5m delivery"), "50");
+  assert_int_equal(number("ZCARD nps:{t}:rank:touchpoint:5m"), 1);
+  assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 2);
+  assert_int_equal(number("SISMEMBER nps:{t}:index:touchpoint a%3Ab"), 1);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health accepted"), 3);
+  assert_int_equal(number("HGET nps:{t}:health instances"), 1);
+  assert_string_equal(text("HGET nps:{t}:health aggregator"), "one");
+  assert_int_equal(number("HGET nps:{t}:health position:t/1"), 101);
+  assert_true(number("HGET nps:{t}:health lag:t/1") < 5000);
+  assert_int_equal(number("HGET nps:{t}:health:5m complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health:90d previous_complete"), 1);
+  int64_t ttl = number("PTTL nps:{t}:touchpoint:delivery:5m");
+  assert_true(ttl > 890000 && ttl <= 900000);
+  ttl = number("PTTL nps:{t}:health");
+  assert_true(ttl > 9000 && ttl <= 10000);
+  assert_true(number("PTTL nps:{t}:index:touchpoint") > 890000);
+  assert_true(number("PTTL nps:{t}:rank:touchpoint:5m") > 890000);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_missing_partition_is_not_complete(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  idle(0);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 0); /* partition 1 was never read */
+  assert_int_equal(number("HEXISTS nps:{t}:health low_watermark_ms"), 0);
+  idle(1);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 1);
+  partitions = 3; /* one was added, nobody reads it */
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 0);
+  livenps_aggregate_close(aggregate);
+}
+
+static void finish_and_take_over(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *one = open_aggregate("one"), *two = open_aggregate("two");
+  tick(one);
+  tick(two);
+  assert_true(livenps_aggregate_active(one));
+  assert_false(livenps_aggregate_active(two));
+  int64_t now = redis_now();
+  for (int i = 0; i < 20; i++) {
+    answers(i % 2, "delivery", "web", i % 11, 2, now);
+  }
+  assert_int_equal(livenps_aggregate_finish(one, 0, &error), 0);
+  assert_int_equal(number("XLEN nps:{t}:log"), 1); /* the covered entry stays */
+  assert_string_equal(text("HGET nps:{t}:snapshot entry"), text("HGET nps:{t}:meta head"));
+  assert_int_equal(number("HGET nps:{t}:meta trimmed"), number("HGET nps:{t}:meta bytes"));
+  answers(0, "delivery", "web", 10, 7, now);
+  tick(one);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:1h n"), 47);
+  char digest[2][65];
+  livenps_state_digest(livenps_aggregate_state(one), digest[0]);
+  assert_int_equal(livenps_aggregate_finish(two, 0, &error), -1); /* not its turn */
+  livenps_error_clear(&error);
+  livenps_aggregate_close(one);
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 0);
+  tick(two);
+  assert_true(livenps_aggregate_active(two));
+  livenps_state_digest(livenps_aggregate_state(two), digest[1]);
+  assert_string_equal(text("HGET nps:{t}:health aggregator"), "two");
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:1h n"), 47);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  livenps_aggregate_close(two);
+}
+
+static void a_flush_is_noticed(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  char lineage[64];
+  snprintf(lineage, sizeof lineage, "%s", text("HGET nps:{t}:meta lineage"));
+  run("FLUSHALL");
+  tick(aggregate); /* the token is gone */
+  tick(aggregate);
+  assert_true(livenps_aggregate_active(aggregate));
+  assert_string_not_equal(lineage, text("HGET nps:{t}:meta lineage"));
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m"), 0);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_lost_token_stands_by(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  run("SET nps:{t}:lease somebody PX 300");
+  tick(aggregate);
+  assert_false(livenps_aggregate_active(aggregate));
+  assert_null(livenps_aggregate_state(aggregate));
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m"), 0);
+  assert_string_equal(text("GET nps:{t}:lease"), "somebody");
+  usleep(350000);
+  tick(aggregate);
+  assert_true(livenps_aggregate_active(aggregate));
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
+  livenps_aggregate_close(aggregate);
+}
+
+static void another_publish_id_publishes_everything(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  run("DEL nps:{t}:touchpoint:delivery:5m nps:{t}:all:all:90d");
+  tick(aggregate);
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m nps:{t}:all:all:90d"),
+                   0); /* nothing changed, nothing told */
+  run("HSET nps:{t}:meta publish stale");
+  run("HSET nps:{t}:touchpoint:delivery:1h n 99");
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:1h n"), 7);
+  assert_int_equal(number("HGET nps:{t}:all:all:90d n"), 7);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_missing_chunk_begins_anew(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
+  livenps_aggregate_close(aggregate);
+  livenps_reply *names = command("KEYS nps:{t}:snapshot:*");
+  livenps_text name;
+  assert_true(livenps_reply_text(livenps_reply_item(names, 0), &name));
+  livenps_reply_free(command("DEL %.*s", (int)name.length, name.at));
+  livenps_reply_free(names);
+  aggregate = open_aggregate("two");
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m"),
+                   0); /* removed: the new state knows nothing of it yet */
+  assert_int_equal(number("HGET nps:{t}:positions t/1"), 100);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_broken_log_is_loaded_again_then_begun_anew(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  /* A failover that lost the newest entry: everything goes back together. */
+  livenps_reply_free(command("XDEL nps:{t}:log %s", text("HGET nps:{t}:meta head")));
+  livenps_reply *first = command("XRANGE nps:{t}:log - +");
+  livenps_text id, nonce;
+  assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(first, 0), 0), &id));
+  assert_true(
+      livenps_reply_text(livenps_reply_item(livenps_reply_item(livenps_reply_item(first, 0), 1), 3), &nonce));
+  livenps_reply_free(command("HSET nps:{t}:meta head %.*s head_nonce %.*s", (int)id.length, id.at,
+                             (int)nonce.length, nonce.at));
+  livenps_reply_free(first);
+  run("HSET nps:{t}:positions t/0 0");
+  tick(aggregate); /* notices, drops */
+  tick(aggregate); /* loads, publishes everything */
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m"), 0);
+  answers(0, "delivery", "web", 10, 4, redis_now());
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 4);
+  /* An entry in the middle is gone for good. */
+  answers(0, "delivery", "web", 10, 4, redis_now());
+  answers(0, "delivery", "web", 10, 4, redis_now());
+  first = command("XRANGE nps:{t}:log - +");
+  assert_int_equal(livenps_reply_count(first), 4);
+  assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(first, 2), 0), &id));
+  livenps_reply_free(command("XDEL nps:{t}:log %.*s", (int)id.length, id.at));
+  livenps_reply_free(first);
+  for (int i = 0; i < 5; i++) {
+    tick(aggregate);
+  }
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_true(livenps_aggregate_active(aggregate));
+  livenps_aggregate_close(aggregate);
+}
+
+static void another_admit_hash_is_refused(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  livenps_aggregate_close(aggregate);
+  run("HSET nps:{t}:meta admit another");
+  aggregate = open_aggregate("one");
+  assert_int_equal(livenps_aggregate_tick(aggregate, &error), -1);
+  assert_int_equal(error.code, LIVENPS_E_REFUSED);
+  assert_non_null(strstr(error.text, "another"));
+  assert_non_null(strstr(error.text, ADMIT));
+  livenps_error_clear(&error);
+  livenps_aggregate_close(aggregate);
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 0);
+}
+
+static void changed_windows_and_rollups_leave_nothing_behind(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
+  livenps_aggregate_close(aggregate);
+  run("SADD nps:{t}:index:touchpoint ghost");
+  run("HSET nps:{t}:touchpoint:ghost:5m n 1");
+  run("ZADD nps:{t}:rank:touchpoint:5m 3 ghost");
+  run("XADD nps:{t}:trend:touchpoint:ghost:5m 1-0 n 1");
+  assert_int_equal(number("EXISTS nps:{t}:channel:web:24h"), 1);
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s,1h/10s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "rollups=all,touchpoint", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=all", &error), 0);
+  aggregate = open_aggregate("two");
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
+  livenps_reply *names = command("KEYS *");
+  for (size_t i = 0; i < livenps_reply_count(names); i++) {
+    livenps_text name;
+    assert_true(livenps_reply_text(livenps_reply_item(names, i), &name));
+    char *copy = livenps_copy(name.at, name.length);
+    if (!strstr(copy, ":snapshot:") &&
+        (strstr(copy, "ghost") || strstr(copy, "channel") || strstr(copy, ":24h") ||
+         strstr(copy, "trend:touchpoint") || strstr(copy, ":stage") || strstr(copy, "90d"))) {
+      fail_msg("%s is still there", copy);
+    }
+    free(copy);
+  }
+  livenps_reply_free(names);
+  assert_string_equal(text("ZSCORE nps:{t}:rank:touchpoint:5m ghost"), "(nil)");
+  assert_int_equal(number("SISMEMBER nps:{t}:index:touchpoint ghost"), 0);
+  assert_int_equal(number("HLEN nps:{t}:published"), 4);
+  livenps_aggregate_close(aggregate);
+}
+
+/* In a replay the clock is the entries': minutes pass at once. A window of 5 minutes has a point each 3 s. */
+static void trends_are_written_once_and_closed(void **state) {
+  (void)state;
+  fresh();
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+  int64_t begin = INT64_C(1700000000000) / 3000 * 3000;
+  livenps_aggregate *aggregate = NULL;
+  livenps_aggregate_config config = {.settings = &settings,
+                                     .admit_hash = ADMIT,
+                                     .instance = "one",
+                                     .source = {beginnings, known_partitions, NULL},
+                                     .replay = true,
+                                     .to_ms = begin + 320000};
+  assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), 0);
+  tick(aggregate);
+  assert_int_equal(number("EXISTS nps:{t}:health"), 1);
+  assert_int_equal(number("PTTL nps:{t}:health"), -1); /* nothing expires */
+  for (int64_t at = begin + 500; at < begin + 330000; at += 1500) {
+    for (int partition = 0; partition < 2; partition++) {
+      livenps_row row = {.cell = 0, .second = at / 1000};
+      livenps_cell cell = {0};
+      bool speaks = at == begin + 500 && partition == 0;
+      cell.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("delivery");
+      row.counters.at[LIVENPS_SCORE + 10] = row.counters.at[LIVENPS_ANSWERS] = 7;
+      entry_clock = at;
+      assert_int_equal(commit_rows(partition, &row, &cell, speaks ? 1 : 0), LIVENPS_COMMIT_OK);
+    }
+    tick(aggregate);
+  }
+  entry_clock = LIVENPS_NO_CLOCK;
+  assert_int_equal(livenps_aggregate_finish(aggregate, config.to_ms, &error), 0);
+  assert_int_equal(number("HGET nps:{t}:health as_of_ms"), config.to_ms);
+  assert_int_equal(number("PTTL nps:{t}:touchpoint:delivery:5m"), -1);
+  livenps_reply *points = command("XRANGE nps:{t}:trend:touchpoint:delivery:5m - +");
+  size_t count = livenps_reply_count(points);
+  assert_int_equal(count,
+                   101); /* 3 s to 300 s, and the closing one; MINID keeps those of the last 5 minutes */
+  int64_t before = 0;
+  for (size_t i = 0; i < count; i++) {
+    const livenps_reply *point = livenps_reply_item(points, i);
+    livenps_text id, n, nps, complete;
+    assert_true(livenps_reply_text(livenps_reply_item(point, 0), &id));
+    assert_int_equal(livenps_reply_count(livenps_reply_item(point, 1)), 62);
+    assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(point, 1), 1), &nps));
+    assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(point, 1), 9), &n));
+    assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(point, 1), 61), &complete));
+    assert_true(livenps_text_equal(complete, livenps_text_of("1")));
+    int64_t end = strtoll(id.at, NULL, 10);
+    assert_int_equal(end % 3000, 0);
+    assert_true(before == 0 || end == before + 3000);
+    before = end;
+    assert_int_equal(strtoll(n.at, NULL, 10), i + 1 < count ? 7 : 0);
+    assert_true(livenps_text_equal(nps, livenps_text_of(i + 1 < count ? "100" : "NaN")));
+  }
+  livenps_reply_free(points);
+  livenps_aggregate_close(aggregate);
+}
+
+static int start(void **state) {
+  (void)state;
+  livenps_log_level(LIVENPS_ERROR);
+  redis_server_start(&server, NULL);
+  livenps_settings plain = redis_server_settings(&server);
+  livenps_keys_make(&keys, "t");
+  livenps_settings_default(&settings);
+  return livenps_redis_open(&redis, &plain, &error);
+}
+
+static int stop(void **state) {
+  (void)state;
+  livenps_redis_close(redis);
+  livenps_settings_free(&settings);
+  redis_server_stop(&server);
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(genesis_begins_the_namespace),
+      cmocka_unit_test(views_hold_what_was_committed),
+      cmocka_unit_test(a_missing_partition_is_not_complete),
+      cmocka_unit_test(finish_and_take_over),
+      cmocka_unit_test(a_flush_is_noticed),
+      cmocka_unit_test(a_lost_token_stands_by),
+      cmocka_unit_test(another_publish_id_publishes_everything),
+      cmocka_unit_test(a_missing_chunk_begins_anew),
+      cmocka_unit_test(a_broken_log_is_loaded_again_then_begun_anew),
+      cmocka_unit_test(another_admit_hash_is_refused),
+      cmocka_unit_test(changed_windows_and_rollups_leave_nothing_behind),
+      cmocka_unit_test(trends_are_written_once_and_closed),
+  };
+  return cmocka_run_group_tests(tests, start, stop);
+}
