@@ -18,7 +18,7 @@ int livenps_check(const livenps_settings *settings, const livenps_check_options 
   livenps_input *input = NULL;
   livenps_buffer told = {0};
   int64_t admitted = 0, not_admitted = 0;
-  if (livenps_contract_open(&contract, settings, livenps_contract_topic(settings, options->topic), &error) ||
+  if (livenps_contract_open(&contract, settings, options->topic, &error) ||
       livenps_input_open(&input, options->files, options->file_count, contract.admission.max_bytes, &error))
     goto out;
   while (!livenps_stop) {

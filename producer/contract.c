@@ -5,12 +5,6 @@
 
 #include <string.h>
 
-const char *livenps_contract_topic(const livenps_settings *settings, const char *said) {
-  if (said && *said)
-    return said;
-  return settings->topics.count == 1 ? settings->topics.at[0] : NULL;
-}
-
 int livenps_contract_open(livenps_contract *contract, const livenps_settings *settings, const char *topic,
                           livenps_error *error) {
   *contract = (livenps_contract){0};

@@ -11,8 +11,6 @@ typedef struct {
   livenps_admission admission;
 } livenps_contract;
 
-/* The topic a command means: what was said, else the settings' topic if that is one. NULL when it cannot be told. */
-const char *livenps_contract_topic(const livenps_settings *settings, const char *said);
 /* topic chooses the mapping; NULL: the contract's own forms. */
 int livenps_contract_open(livenps_contract *contract, const livenps_settings *settings, const char *topic,
                           livenps_error *error);

@@ -258,9 +258,7 @@ static int judge_history(published *publication, livenps_error *error) {
 
 static int prepare(published *publication, const livenps_settings *settings, livenps_error *error) {
   const livenps_publish_options *options = publication->options;
-  publication->topic = livenps_contract_topic(settings, options->topic);
-  if (!publication->topic)
-    return livenps_fail(error, LIVENPS_E_USAGE, "publish: say which topic with --topic");
+  publication->topic = options->topic;
   if (livenps_contract_open(&publication->contract, settings, publication->topic, error) ||
       livenps_input_open(&publication->input, options->files, options->file_count,
                          publication->contract.admission.max_bytes, error) ||
