@@ -811,3 +811,15 @@ size_t livenps_reply_count(const livenps_reply *reply) {
 const livenps_reply *livenps_reply_item(const livenps_reply *reply, size_t index) {
   return index < livenps_reply_count(reply) ? reply->element[index] : NULL;
 }
+
+#define DIGITS_(number) #number
+#define DIGITS(number)  DIGITS_(number)
+
+const char *livenps_redis_version(void) {
+  return "hiredis " DIGITS(HIREDIS_MAJOR) "." DIGITS(HIREDIS_MINOR) "." DIGITS(HIREDIS_PATCH)
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+      ", TLS to Redis: yes\n";
+#else
+      ", TLS to Redis: no (needs hiredis 1.0 or later)\n";
+#endif
+}

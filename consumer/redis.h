@@ -46,4 +46,7 @@ size_t livenps_reply_count(const livenps_reply *reply);                  /* 0 wh
 const livenps_reply *livenps_reply_item(const livenps_reply *reply,
                                         size_t index); /* NULL beyond the end or no array */
 
+/* A line for --version: hiredis's version, and whether rediss:// works. */
+const char *livenps_redis_version(void);
+
 #endif
