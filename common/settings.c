@@ -348,9 +348,11 @@ const char *livenps_settings_nearest(const char *path, char *out, size_t size) {
   }
   for (size_t i = 0; i < TABLE_SIZE; i++) {
     /* Near as a whole (minimun_n), or the right name in the wrong group (aggregate.minimum_n, log_max). */
-    size_t whole = distance(path, table[i].path);
-    size_t part = distance(last_part(path), last_part(table[i].path)) * 2 + 1;
-    size_t nearer = whole < part ? whole : part;
+    size_t whole = distance(path, table[i].path), nearer = whole;
+    size_t part = distance(last_part(path), last_part(table[i].path));
+    if (part <= strlen(last_part(path)) / 4 && part + 1 < whole) {
+      nearer = part + 1;
+    }
     if (nearer < best_distance || (nearer == best_distance && !best && nearer < strlen(path))) {
       best = table[i].path;
       best_distance = nearer;
