@@ -648,9 +648,14 @@ static int fold(livenps_aggregate *aggregate, bool patient, livenps_error *error
   int64_t began_ms = livenps_monotonic_ms();
   for (;;) {
     livenps_reading reading;
+    livenps_error trouble = {0};
     if (livenps_script_read(aggregate->redis, &aggregate->keys, &aggregate->holder, aggregate->last.id,
-                            READ_BYTES, &reading, error) != 0) {
-      return -1;
+                            READ_BYTES, &reading, &trouble) != 0) {
+      if (trouble.code == LIVENPS_E_DATA) {
+        broken(aggregate, trouble.text);
+        return 0;
+      }
+      return livenps_fail(error, trouble.code, "%s", trouble.text);
     }
     aggregate->renewed_at_ms = livenps_monotonic_ms();
     if (reading.fence != LIVENPS_FENCE_OK) {
