@@ -1,0 +1,633 @@
+"""What the system tests are made of: a real Kafka, private Redis servers, the programs under test, the truth.
+
+Everything a test starts belongs to its World, which ends it, whatever happens, and shows the logs of a test that
+failed. Waiting is always for a condition with a deadline."""
+
+import ctypes
+import datetime
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import compare_truth as ct
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+KAFKA_TOOL = os.path.join(ROOT, "tests", "kafka")
+BIN = os.environ.get("LIVENPS_BIN") or os.environ.get("BUILD_DIR") or os.path.join(ROOT, "build", "release")
+CONSUMER = os.path.join(BIN, "livenps-consumer")
+PRODUCER = os.path.join(BIN, "livenps-producer")
+# Sanitizers slow the programs, and a busy machine slows everything.
+SLOW = float(os.environ.get("LIVENPS_TEST_SLOW", "4" if re.search("asan|tsan", BIN) else "1"))
+# gcc 12's thread sanitizer cannot place its shadow under a kernel that randomises addresses more widely.
+PREFIX = ["setarch", "-R"] if "tsan" in BIN else []
+SESSION_MS = 6000  # the broker's lower limit
+
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """In the child: ended by the kernel when the test run ends, however it ends."""
+    _libc.prctl(1, signal.SIGKILL)
+
+
+def wait_for(condition, timeout, what, every=0.05):
+    """Polls until condition() is true and returns its value. An error of a peer that is away counts as not yet."""
+    deadline = time.monotonic() + timeout * SLOW
+    last = None
+    while True:
+        try:
+            value = condition()
+            last = None
+        except (OSError, ct.RedisError) as error:
+            value, last = None, error
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError("not within %g s: %s%s" % (timeout * SLOW, what, " (%s)" % last if last else ""))
+        time.sleep(every)
+
+
+def free_port():
+    """Below the kernel's range for outgoing connections, so that a stopped server gets its port back."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 500):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no free port on 127.0.0.1")
+
+
+def tail(path, lines=40):
+    try:
+        with open(path, errors="replace") as f:
+            text = f.read().rstrip().split("\n")
+    except OSError as error:
+        return str(error)
+    shown = text if len(text) <= lines else ["... %d lines before" % (len(text) - lines)] + text[-lines:]
+    return "\n".join(shown)
+
+
+# ---- Kafka ----
+
+class Kafka:
+    def __init__(self, bootstrap, directory=None):
+        self.bootstrap = bootstrap
+        self.directory = directory
+        from confluent_kafka.admin import AdminClient
+        self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": lambda error: None})
+
+    @classmethod
+    def up(cls, brokers=1):
+        """A cluster of its own, also when KAFKA_BOOTSTRAP_SERVERS names one."""
+        directory = tempfile.mkdtemp(prefix="livenps-system-kafka-")
+        kafka = cls.__new__(cls)
+        kafka.directory = directory
+        out = kafka.tool("up", "--brokers", str(brokers))
+        cls.__init__(kafka, out.strip().split("\n")[-1], directory)
+        return kafka
+
+    def down(self):
+        if self.directory:
+            self.tool("down")
+
+    def tool(self, command, *args, timeout=180):
+        environment = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP_SERVERS" or not self.directory}
+        where = ["--dir", self.directory] if self.directory else []
+        result = subprocess.run([KAFKA_TOOL, command] + where + list(args), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                                timeout=timeout, errors="surrogateescape")
+        assert result.returncode == 0, "tests/kafka %s: %s%s" % (command, result.stdout[-2000:], result.stderr[-2000:])
+        return result.stdout
+
+    def topic(self, name, partitions=2, **config):
+        from confluent_kafka.admin import NewTopic
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        self.admin.create_topics([new], operation_timeout=20)[name].result()
+        wait_for(lambda: self.leaders(name) == partitions, 20, "every partition of %s has a leader" % name)
+        return name
+
+    def leaders(self, name):
+        found = self.admin.list_topics(name, timeout=10).topics.get(name)
+        return sum(p.leader >= 0 and not p.error for p in found.partitions.values()) if found and not found.error else 0
+
+    def add_partitions(self, name, total):
+        from confluent_kafka.admin import NewPartitions
+        self.admin.create_partitions([NewPartitions(name, total)], operation_timeout=20)[name].result()
+        wait_for(lambda: self.leaders(name) == total, 20, "the new partitions of %s have leaders" % name)
+
+    def delete_records(self, topic, before):
+        """before: {partition: offset}; what is older is gone, as if retention had passed it."""
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+            json.dump({"version": 1, "partitions": [{"topic": topic, "partition": p, "offset": o}
+                                                    for p, o in before.items()]}, f)
+            f.flush()
+            self.tool("run", "org.apache.kafka.tools.DeleteRecordsCommand", "--bootstrap-server", self.bootstrap,
+                      "--offset-json-file", f.name)
+
+    def consumer(self, **config):
+        from confluent_kafka import Consumer as Client
+        return Client({"bootstrap.servers": self.bootstrap, "group.id": "livenps-test", "enable.auto.commit": False,
+                       "auto.offset.reset": "earliest", "log_level": 0, **config})
+
+    def bounds(self, topic):
+        """{partition: (first offset, last stable offset)}"""
+        from confluent_kafka import TopicPartition
+        client = self.consumer()
+        try:
+            partitions = client.list_topics(topic, timeout=20).topics[topic].partitions
+            return {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in partitions}
+        finally:
+            client.close()
+
+    def producer(self, **config):
+        from confluent_kafka import Producer as Client
+        return Client({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0, **config})
+
+    def send(self, topic, records):
+        """records: (value,) or dicts of confluent_kafka's produce(). Returns the list of (partition, offset)."""
+        client = self.producer()
+        places = [None] * len(records)
+
+        def placed(i):
+            def report(error, message):
+                assert not error, error
+                places[i] = (message.partition(), message.offset())
+            return report
+
+        for i, record in enumerate(records):
+            arguments = dict(record) if isinstance(record, dict) else {"value": record}
+            client.produce(topic, on_delivery=placed(i), **arguments)
+            client.poll(0)
+        assert client.flush(30) == 0
+        return places
+
+    def read_all(self, topic):
+        """Every record of the topic, by this process's own client."""
+        from confluent_kafka import TopicPartition
+        client = self.consumer()
+        try:
+            found = client.list_topics(topic, timeout=20).topics.get(topic)
+            if not found or found.error:
+                return []
+            ends = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in found.partitions}
+            client.assign([TopicPartition(topic, p, low) for p, (low, _) in ends.items()])
+            records, left = [], sum(high - low for low, high in ends.values())
+            deadline = time.monotonic() + 30
+            while left > 0 and time.monotonic() < deadline:
+                for message in client.consume(500, timeout=1):
+                    assert not message.error(), message.error()
+                    records.append(message)
+                    left -= 1
+            return records
+        finally:
+            client.close()
+
+
+# ---- processes ----
+
+class Program:
+    def __init__(self, world, name, command, environment):
+        self.world, self.name, self.command = world, name, command
+        self.out_path = os.path.join(world.folder, name + ".out")
+        self.log_path = os.path.join(world.folder, name + ".log")
+        self.environment = environment
+        self.ended_on_purpose = False
+        with open(self.out_path, "ab") as out, open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+                                            env=environment, cwd=world.folder, preexec_fn=die_with_parent)
+        world.programs.append(self)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def running(self):
+        return self.process.poll() is None
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def out(self):
+        with open(self.out_path, errors="surrogateescape") as f:
+            return f.read()
+
+    def wait_log(self, pattern, timeout=30, count=1):
+        def seen():
+            if len(re.findall(pattern, self.log())) >= count:
+                return True
+            assert self.running(), "%s ended with %d before it said %r:\n%s" % (
+                self.name, self.process.returncode, pattern, tail(self.log_path))
+            return False
+        wait_for(seen, timeout, "%s says %r" % (self.name, pattern))
+
+    def wait(self, timeout=60):
+        try:
+            return self.process.wait(timeout * SLOW)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("%s runs on after %g s" % (self.name, timeout * SLOW)) from None
+
+    def kill(self):
+        self.ended_on_purpose = True
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number=signal.SIGTERM, timeout=5):
+        """Returns the exit code; it must come within the promised five seconds."""
+        began = time.monotonic()
+        self.ended_on_purpose = True
+        self.process.send_signal(number)
+        code = self.wait(timeout)
+        self.stopped_s = time.monotonic() - began
+        return code
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Redis:
+    """A private redis-server. aof: writes survive kill -9."""
+
+    def __init__(self, world, name="redis", aof=False, options=(), port=None):
+        self.world, self.name, self.aof = world, name, aof
+        self.port = port or free_port()
+        self.folder = os.path.join(world.folder, name)
+        os.makedirs(self.folder, exist_ok=True)
+        self.options = list(options)
+        self.password = None
+        self.client = None
+        self.program = None
+        self.start()
+
+    @property
+    def url(self):
+        return "redis://127.0.0.1:%d" % self.port
+
+    def start(self):
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
+                   "--maxmemory-policy", "noeviction"]
+        if self.aof:
+            command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.program = Program(self.world, self.name, command + self.options, dict(os.environ))
+        self.client = None
+        wait_for(lambda: self.call("PING") == "PONG", 20, "redis-server answers")
+
+    def connection(self):
+        if self.client is None:
+            secret = ":%s@" % self.password if self.password else ""
+            self.client = ct.Redis("redis://%s127.0.0.1:%d" % (secret, self.port))
+        return self.client
+
+    def call(self, *command):
+        try:
+            return self.connection().call(*command)
+        except (OSError, ct.RedisError):
+            self.client = None
+            raise
+
+    def kill(self):
+        self.program.kill()
+        self.client = None
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def keys(self, pattern="*"):
+        return self.connection().scan(pattern)
+
+    def hash(self, key):
+        return self.connection().hashes([key])[key]
+
+
+class Forwarder:
+    """Something between the programs and a server, so that the address stays when the server changes: a TCP
+    forwarder on a port of its own. to(port) cuts all connections and forwards new ones to that port."""
+
+    def __init__(self, port):
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", free_port()))
+        self.port = self.listener.getsockname()[1]
+        self.pairs = set()
+        self.lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self):
+        return "redis://127.0.0.1:%d" % self.port
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target), 2)
+            except (OSError, TypeError):
+                near.close()
+                continue
+            for s in (near, far):
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                s.settimeout(None)
+            with self.lock:
+                self.pairs |= {near, far}
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(a, b), daemon=True).start()
+
+    def _copy(self, source, sink):
+        try:
+            while True:
+                data = source.recv(65536)
+                if not data:
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for s in (source, sink):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def to(self, port):
+        """None: nobody answers."""
+        self.target = port
+        with self.lock:
+            pairs, self.pairs = self.pairs, set()
+        for s in pairs:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+        self.to(None)
+
+
+def environment(settings):
+    """The settings as LIVENPS_ variables, and none of whoever runs the tests."""
+    result = {k: v for k, v in os.environ.items() if not k.startswith("LIVENPS_")}
+    for name, value in settings.items():
+        if value is not None:
+            result["LIVENPS_" + re.sub(r"[^A-Z0-9]", "_", name.upper())] = str(value)
+    return result
+
+
+class Simulation(Program):
+    def finish(self, timeout=120):
+        """Waits for the end and returns the truth."""
+        code = self.wait(timeout)
+        assert code == 0, "the simulator ended with %d:\n%s" % (code, tail(self.log_path))
+        return ct.Truth.read(self.truth_path)
+
+    def interrupt(self):
+        """Ends it as Ctrl-C does; what was acknowledged is the truth."""
+        self.process.send_signal(signal.SIGINT)
+        self.wait(30)
+        return ct.Truth.read(self.truth_path)
+
+
+def add_truths(*truths):
+    """The truth of several simulations together."""
+    whole = ct.Truth()
+    for truth in truths:
+        whole.lines += truth.lines
+        for key, counters in truth.series.items():
+            into = whole.series.setdefault(key, {})
+            for counter, (seconds, sums) in counters.items():
+                have = into.setdefault(counter, ([], []))
+                have[0].extend(seconds)
+                have[1].extend(b - a for a, b in zip(sums, sums[1:]))
+    whole.finish()
+    return whole
+
+
+class World:
+    """One test's Kafka topics, Redis servers, programs and folder. Names are unique: a broker may serve many runs."""
+
+    def __init__(self, folder, kafka, name):
+        self.folder, self.kafka = folder, kafka
+        self.programs, self.forwarders = [], []
+        self.unique = "%s-%s" % (re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:30], os.urandom(3).hex())
+        self.namespace = "ns-" + self.unique
+        self.numbers = {}
+        self.topics = []
+
+    def number(self, name):
+        self.numbers[name] = self.numbers.get(name, 0) + 1
+        return "%s-%d" % (name, self.numbers[name])
+
+    def topic(self, partitions=2, suffix="", **config):
+        name = self.kafka.topic("t-%s%s" % (self.unique, suffix), partitions, **config)
+        self.topics.append(name)
+        return name
+
+    def redis(self, name="redis", **options):
+        return Redis(self, name, **options)
+
+    def forwarder(self, port):
+        forwarder = Forwarder(port)
+        self.forwarders.append(forwarder)
+        return forwarder
+
+    def settings(self, topics, redis, namespace=None, **more):
+        found = {"kafka.bootstrap.servers": self.kafka.bootstrap, "topics": topics if isinstance(topics, str) else
+                 ",".join(topics), "redis.url": redis.url if hasattr(redis, "url") else redis,
+                 "namespace": namespace or self.namespace, "kafka.session.timeout.ms": SESSION_MS,
+                 "kafka.heartbeat.interval.ms": 500, "redis.timeout": "%dms" % (2000 * SLOW)}
+        found.update(more.pop("set", {}))
+        found.update({name.replace("__", "."): value for name, value in more.items()})
+        return found
+
+    def consumer(self, topics, redis, namespace=None, ready=True, **more):
+        """settings: by keyword with __ for a dot (commit__interval="50ms"), or set={"kafka.x.y": ...}."""
+        program = Program(self, self.number("consumer"), PREFIX + [CONSUMER, "run"],
+                          environment(self.settings(topics, redis, namespace, **more)))
+        if ready:
+            program.wait_log("assigned [0-9]+ partitions", 30)
+        return program
+
+    def run_consumer(self, *args, settings=None, timeout=60):
+        """A command that ends: (exit code, stdout, stderr)."""
+        result = subprocess.run(PREFIX + [CONSUMER] + list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, errors="surrogateescape", cwd=self.folder,
+                                env=environment(settings or {}), timeout=timeout * SLOW)
+        return result.returncode, result.stdout, result.stderr
+
+    def replay_settings(self, redis, **more):
+        found = self.settings([], redis, **more)
+        del found["topics"]
+        return found
+
+    def replay(self, topic, redis, into, start=0, end=None, options=(), timeout=120, **more):
+        """Runs a replay to its end; returns (digest, stdout)."""
+        args = ["replay", "--topic", topic, "--from", str(start), "--to", str(end), "--digest", *options]
+        args += ["--into", into] if into else ["--dry-run"]
+        code, out, err = self.run_consumer(*args, settings=self.replay_settings(redis, **more), timeout=timeout)
+        assert code == 0, "replay ended with %d:\n%s\n%s" % (code, out[-2000:], err[-3000:])
+        digest = out.rstrip().split("\n")[-1]
+        assert re.fullmatch("[0-9a-f]{64}", digest), out
+        return digest, out
+
+    def producer(self, *args, input=None, timeout=60):
+        result = subprocess.run(PREFIX + [PRODUCER] + list(args), input=input, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, errors="surrogateescape", cwd=self.folder,
+                                env=environment({"kafka.bootstrap.servers": self.kafka.bootstrap}),
+                                timeout=timeout * SLOW)
+        return result.returncode, result.stdout, result.stderr
+
+    def simulate(self, topic, count=None, rate=None, seed=1, touchpoints=None, start=None, options=()):
+        name = self.number("simulator")
+        path = os.path.join(self.folder, name + ".truth")
+        command = PREFIX + [PRODUCER, "simulate", "--topic", topic, "--truth", path, "--seed", str(seed)]
+        for option, value in (("--count", count), ("--rate", rate), ("--touchpoints", touchpoints), ("--start", start)):
+            if value is not None:
+                command += [option, str(value)]
+        program = Simulation(self, name, command + list(options),
+                             environment({"kafka.bootstrap.servers": self.kafka.bootstrap}))
+        program.truth_path = path
+        return program
+
+    # ---- what must hold ----
+
+    def health(self, redis, namespace=None):
+        return redis.hash("nps:{%s}:health" % (namespace or self.namespace))
+
+    def positions(self, redis, namespace=None):
+        """{field: next offset} as stored."""
+        found = redis.hash("nps:{%s}:positions" % (namespace or self.namespace))
+        return {field: int(value.split(" ")[0]) for field, value in found.items()}
+
+    def caught_up(self, redis, namespace=None, timeout=40):
+        """Waits until everything that is in Kafka now is in the views."""
+        namespace = namespace or self.namespace
+        connection = ct.Redis(redis.url)
+        try:
+            if not ct.caught_up(connection, namespace, connection.time_ms(), timeout * SLOW):
+                raise AssertionError("not caught up within %g s; health: %s" % (
+                    timeout * SLOW, ct.health(connection, namespace)))
+        finally:
+            connection.close()
+
+    def equal(self, redis, truth, namespace=None, **more):
+        """Every roll-up and window equals the truth at each view's as_of_ms, and there is something to compare."""
+        connection = ct.Redis(redis.url)
+        try:
+            result = ct.compare(connection, namespace or self.namespace, truth, **more)
+        finally:
+            connection.close()
+        assert result == [], "%d differences:\n%s" % (len(result), "\n".join(result[:15]))
+        assert result.views > 0
+        return result
+
+    def ledger(self, redis, topics, namespace=None, accepted=None, starts=None, **counts):
+        """Positions stand at the topics' ends, and every offset below them is accounted for exactly once. counts:
+        late=3, rejected=5, holes=... ; what is not named must be 0."""
+        namespace = namespace or self.namespace
+        health, stored = self.health(redis, namespace), self.positions(redis, namespace)
+        topics = [topics] if isinstance(topics, str) else topics
+        advanced, expected = 0, {}
+        for topic in topics:
+            for partition, (_, end) in self.kafka.bounds(topic).items():
+                field = "%s/%d" % (topic, partition)
+                expected[field] = end
+                advanced += end - (starts or {}).get(field, 0)
+        assert stored == expected
+        assert {f[len("position:"):]: int(v) for f, v in health.items() if f.startswith("position:")} == expected
+        found = {name: int(health[name]) for name in ("accepted", "late", "duplicate", "out_of_range", "holes", "gap")}
+        found["rejected"] = sum(int(v) for f, v in health.items() if f.startswith("rejected:"))
+        assert sum(found.values()) == advanced, (found, advanced)
+        if accepted is not None:
+            assert found.pop("accepted") == accepted
+            for name, value in counts.items():
+                assert found.pop(name) == value, (name, found)
+            assert not any(found.values()), found
+        return health
+
+    def exact(self, redis, truth, topics, namespace=None, accepted=None, timeout=40, **more):
+        """The whole promise: caught up, the views equal the truth, every offset counted once."""
+        self.caught_up(redis, namespace, timeout)
+        health = self.ledger(redis, topics, namespace, accepted)
+        result = self.equal(redis, truth, namespace, **more)
+        assert result.scored > 0
+        return health
+
+    # ---- the end ----
+
+    def report(self):
+        text = []
+        for program in self.programs:
+            code = program.process.poll()
+            text.append("--- %s (%s)\n%s" % (program.name, "running" if code is None else "ended with %d" % code,
+                                             tail(program.log_path)))
+        return "\n".join(text)
+
+    def sanitizer_reports(self):
+        """What a sanitizer said in any log; a program may have ended well all the same."""
+        found = []
+        for program in self.programs:
+            log = program.log()
+            at = re.search("(WARNING: ThreadSanitizer|ERROR: AddressSanitizer|ERROR: LeakSanitizer|runtime error:)", log)
+            if at:
+                found.append("%s:\n%s" % (program.name, log[at.start():at.start() + 6000]))
+        return found
+
+    def close(self):
+        for program in reversed(self.programs):
+            if program.running():
+                try:
+                    program.process.send_signal(signal.SIGCONT)
+                    program.process.kill()
+                except ProcessLookupError:
+                    pass
+                program.process.wait()
+        for forwarder in self.forwarders:
+            forwarder.close()
+        if self.topics:
+            names = self.topics + [t + ".quarantine" for t in self.topics]
+            try:
+                for future in self.kafka.admin.delete_topics(names, operation_timeout=5, request_timeout=5).values():
+                    try:
+                        future.result(5)
+                    except Exception:  # a topic that never was, or a broker that a test stopped: nobody's loss
+                        pass
+            except Exception:
+                pass
+
+
+def now_ms():
+    return int(time.time() * 1000)
+
+
+def event_ms(event):
+    """The time of an event of the plain form."""
+    found = datetime.datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
+    return round(found.timestamp() * 1000)
+
+
+def event(id_, touchpoint="delivery", at_ms=None, type_="answer", score=9, scale="nps", **more):
+    """One event of the plain form, as bytes."""
+    at_ms = now_ms() if at_ms is None else at_ms
+    found = {"id": id_, "type": type_, "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) +
+             ".%03dZ" % (at_ms % 1000), "touchpoint": touchpoint}
+    if type_ == "answer":
+        found.update(scale=scale, score=score)
+    found.update(more)
+    return json.dumps(found).encode()

@@ -1,0 +1,58 @@
+"""Every roll-up and window equals the truth at each view's own clock."""
+
+import json
+import time
+
+import cluster
+from cluster import wait_for
+
+
+def test_exact_while_it_runs(world):
+    """Three topics, two moments: while events come in, and after the catch-up."""
+    redis = world.redis()
+    topics = [world.topic(partitions, suffix="-%d" % i) for i, partitions in enumerate((3, 1, 2))]
+    consumer = world.consumer(topics, redis)
+    # From another machine's clock an hour off nothing would change: only Redis TIME counts.
+    simulations = [world.simulate(topic, rate=rate, count=rate * 9, seed=i)
+                   for i, (topic, rate) in enumerate(zip(topics, (400, 150, 50)))]
+    wait_for(lambda: int(world.health(redis).get("accepted", 0)) > 2000, 30, "events are counted")
+    # The truth is known at the end only; so the views of now are kept and compared then.
+    during = {key: redis.hash(key) for key in redis.keys("nps:{%s}:all:all:*" % world.namespace)}
+    assert during and all(s.running() for s in simulations)
+    truth = cluster.add_truths(*[s.finish() for s in simulations])
+    world.exact(redis, truth, topics, accepted=600 * 9)
+    for key, view in during.items():
+        # Events arrive up to seconds after their time: what a view of then had can only be part of the truth.
+        assert 0 < int(view["n"]) <= int(redis.hash(key)["n"])
+    assert consumer.stop() == 0
+
+
+def test_exact_after_the_shortest_window_has_emptied(world):
+    """History whose last event is nearly five minutes old: the 5m window empties while we look, the others do not."""
+    redis, topic = world.redis(), world.topic(2)
+    consumer = world.consumer(topic, redis)
+    start = cluster.now_ms() - 630_000
+    code, out, _ = world.producer("simulate", "--start", str(start), "--count", "1500", "--dry-run")
+    assert code == 0
+    # As many as come to an end some 20 s before the window leaves them behind.
+    count = 0
+    for number, line in enumerate(out.splitlines(), 1):
+        at = cluster.event_ms(json.loads(line))
+        if at > start + 350_000:
+            break
+        count = number
+    truth = world.simulate(topic, count=count, start=start).finish()
+    world.exact(redis, truth, topic, accepted=count, minimum_n=5)
+    all_5m = "nps:{%s}:all:all:5m" % world.namespace
+    n = int(redis.hash(all_5m)["n"])
+    assert n > 0, "the window was empty too early for this test"
+    wait_for(lambda: 0 < int(redis.hash(all_5m)["n"]) < n, 60, "slices leave")
+    world.equal(redis, truth)
+    wait_for(lambda: redis.hash(all_5m)["n"] == "0", 60, "the shortest window is empty")
+    result = world.equal(redis, truth)
+    assert result.scored > 0
+    view = redis.hash(all_5m)
+    assert not {"nps", "nps_low", "promoters", "change", "target_state"} & set(view), "no answers, no score"
+    assert int(redis.hash("nps:{%s}:all:all:1h" % world.namespace)["n"]) >= n
+    assert not redis.call("ZCARD", "nps:{%s}:rank:all:5m" % world.namespace)
+    assert consumer.stop() == 0
