@@ -637,7 +637,7 @@ void livenps_command_man(const livenps_program *program, livenps_buffer *out) {
   livenps_buffer_print(out, ".SH EXIT STATUS\n");
   man_text(
       out,
-      "0: done, or stopped by a signal with nothing left undone. 2: wrong option or setting. 3: something needed at the "
+      "0: done, or stopped by a signal with nothing left undone. 1: output could not be written, or as the command says. 2: wrong option or setting. 3: something needed at the "
       "start is missing or refuses. 4: stopped while Kafka or Redis was away; nothing is lost. 5: stored data is not "
       "what livenps writes. 6: refused by what is stored or by a broker. 7: out of memory.");
   livenps_buffer_print(
