@@ -509,7 +509,8 @@ static int check_readable(const livenps_setting *setting, const char *value, liv
     if (length == 0) {
       return refuse(error, setting, "is not valid UTF-8 text");
     }
-    if (point < 0x20 || (point >= 0x7f && point < 0xa0)) {
+    bool line = point == '\n' && setting->offset == AT(kafka); /* PEM texts have lines */
+    if ((point < 0x20 && !line) || (point >= 0x7f && point < 0xa0)) {
       return refuse(error, setting, "has a control character");
     }
     at += length;
@@ -1200,6 +1201,8 @@ static void print_quoted(livenps_buffer *out, const char *text) {
     size_t length = livenps_utf8(at, end, &point); /* never 0: settings hold valid text only */
     if (point == '"' || point == '\\') {
       livenps_buffer_print(out, "\\%c", (char)point);
+    } else if (point == '\n') {
+      livenps_buffer_print(out, "\\n");
     } else if (length <= 1) {
       livenps_buffer_add(out, at, 1);
     } else {

@@ -177,6 +177,7 @@ static void test_dump_reads_back(void **state) {
   static const char *const assignments[] = {
       "kafka.bootstrap.servers=a:1,b:2",
       "kafka.client.rack=a \"b\" \\c",
+      "kafka.sasl.kerberos.kinit.cmd=two\nlines\n",
       "topics=one,two",
       "mappings.one=/etc/one.yaml",
       "namespace=eu.1",
@@ -210,6 +211,7 @@ static void test_dump_reads_back(void **state) {
   assert_int_equal(again.admit_touchpoints.count, 7);
   assert_string_equal(again.admit_touchpoints.at[1], "\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80");
   assert_string_equal(again.kafka.at[1].value, "a \"b\" \\c");
+  assert_string_equal(again.kafka.at[2].value, "two\nlines\n");
   assert_int_equal(again.trend_rollups.count, 1); /* of the default, all is in rollups */
   free(first);
   livenps_settings_free(&settings);
@@ -233,6 +235,7 @@ static void test_files(void **state) {
       {"redis.url: unix:///x\n", NULL},
       {"namespace: no\nadmit: {touchpoints: [no, 7]}\n", NULL}, /* words, not booleans */
       {"minimum_n: \"7\"\n", NULL},
+      {"kafka:\n  ssl.ca.pem: |\n    -----BEGIN\n    abc\n    -----END\n", NULL},
       {"redis: {password_file: \"\"}\n", NULL},
       {"minimun_n: 3\n", "1: minimun_n: unknown setting; did you mean minimum_n?"},
       {"\nredis:\n  ulr: x\n", "3: redis.ulr: unknown setting; did you mean redis.url?"},
