@@ -28,7 +28,8 @@ PRODUCER = os.path.join(BIN, "livenps-producer")
 SLOW = float(os.environ.get("LIVENPS_TEST_SLOW", "4" if re.search("asan|tsan", BIN) else "1"))
 # gcc 12's thread sanitizer cannot place its shadow under a kernel that randomises addresses more widely.
 PREFIX = ["setarch", "-R"] if "tsan" in BIN else []
-SESSION_MS = 6000  # the broker's lower limit
+# How soon a killed instance's partitions are taken over, where the broker allows it.
+SESSION_MS = int(3000 * SLOW)
 
 _libc = ctypes.CDLL(None)
 
@@ -86,6 +87,7 @@ class Kafka:
         self.directory = directory
         from confluent_kafka.admin import AdminClient
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": lambda error: None})
+        self.session_ms = max(SESSION_MS, int(self.broker_setting("group.min.session.timeout.ms")))
 
     @classmethod
     def up(cls, brokers=1):
@@ -117,6 +119,12 @@ class Kafka:
         self.admin.create_topics([new], operation_timeout=20)[name].result()
         wait_for(lambda: self.leaders(name) == partitions, 20, "every partition of %s has a leader" % name)
         return name
+
+    def broker_setting(self, name):
+        from confluent_kafka.admin import ConfigResource
+        broker = next(iter(self.admin.list_topics(timeout=20).brokers))
+        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+        return self.admin.describe_configs([resource], request_timeout=20)[resource].result()[name].value
 
     def leaders(self, name):
         found = self.admin.list_topics(name, timeout=10).topics.get(name)
@@ -450,7 +458,7 @@ class World:
     def settings(self, topics, redis, namespace=None, **more):
         found = {"kafka.bootstrap.servers": self.kafka.bootstrap, "topics": topics if isinstance(topics, str) else
                  ",".join(topics), "redis.url": redis.url if hasattr(redis, "url") else redis,
-                 "namespace": namespace or self.namespace, "kafka.session.timeout.ms": SESSION_MS,
+                 "namespace": namespace or self.namespace, "kafka.session.timeout.ms": self.kafka.session_ms,
                  "kafka.heartbeat.interval.ms": 500, "redis.timeout": "%dms" % (2000 * SLOW)}
         found.update(more.pop("set", {}))
         found.update({name.replace("__", "."): value for name, value in more.items()})
