@@ -1,0 +1,124 @@
+"""Partitions move between instances under load: exact each time."""
+
+import signal
+
+import pytest
+
+import cluster
+from cluster import wait_for
+
+WINDOWS = "5m/1s,1h/10s"
+
+
+def counted(world, redis):
+    return int(world.health(redis).get("accepted", 0))
+
+
+def goes_on(world, redis, amount=300):
+    """Events are counted right now, not only before."""
+    from_here = counted(world, redis)
+    wait_for(lambda: counted(world, redis) >= from_here + amount, 30, "reading goes on")
+
+
+def members(world, redis):
+    return int(world.health(redis).get("instances", 0))
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_instances_come_and_go(world, strategy):
+    redis, topics = world.redis(), [world.topic(4, suffix="-a"), world.topic(2, suffix="-b")]
+    more = {"windows": WINDOWS, "set": {"kafka.partition.assignment.strategy": strategy}}
+    simulations = [world.simulate(topic, count=22_000, rate=2200, seed=i) for i, topic in enumerate(topics)]
+    first = world.consumer(topics, redis, **more)
+    goes_on(world, redis)
+    second = world.consumer(topics, redis, **more)
+    wait_for(lambda: members(world, redis) == 2, 20, "both instances write")
+    goes_on(world, redis)
+    third = world.consumer(topics, redis, **more)
+    wait_for(lambda: members(world, redis) == 3, 20, "all three instances write")
+    goes_on(world, redis)
+    # The aggregator and first member leaves: the lease is given back, the others take its partitions.
+    assert first.stop() == 0
+    goes_on(world, redis)
+    assert second.stop(signal.SIGINT) == 0
+    goes_on(world, redis)
+    fourth = world.consumer(topics, redis, **more)
+    truth = [s.finish() for s in simulations]
+    health = world.exact(redis, cluster.add_truths(*truth), topics, accepted=44_000, windows=WINDOWS)
+    assert health["partitions"] == "6"
+    for consumer in (third, fourth):
+        assert consumer.stop() == 0
+    for program in world.programs:
+        assert "refused" not in program.log()
+
+
+def test_a_static_member_restarts_without_a_rebalance(world):
+    """With instance names a restart gives the partitions back to the same instance; the other one is left alone."""
+    redis, topic = world.redis(), world.topic(4)
+    more = {"windows": WINDOWS, "set": {"kafka.session.timeout.ms": 30_000}}
+    one = world.consumer(topic, redis, instance="one", **more)
+    two = world.consumer(topic, redis, instance="two", **more)
+    wait_for(lambda: "assigned 2 partitions" in one.log() and "assigned 2 partitions" in two.log(), 30,
+             "two partitions each")
+    simulation = world.simulate(topic, count=30_000, rate=3000)
+    goes_on(world, redis)
+    rebalances = one.log().count("assigned")
+    two.kill()
+    goes_on(world, redis)
+    two = world.consumer(topic, redis, instance="two", **more)
+    two.wait_log("assigned 2 partitions", 10)
+    goes_on(world, redis)
+    assert two.stop() == 0  # a clean end of a static member does not leave the group either
+    two = world.consumer(topic, redis, instance="two", **more)
+    truth = simulation.finish()
+    world.exact(redis, truth, topic, accepted=30_000, windows=WINDOWS)
+    assert one.log().count("assigned") == rebalances, "the other instance was disturbed"
+    for consumer in (one, two):
+        assert consumer.stop() == 0
+
+
+def test_two_instances_of_one_name(world):
+    """The older one is fenced by Kafka, says so in one line and ends; the younger one goes on, exact."""
+    redis, topic = world.redis(), world.topic(2)
+    older = world.consumer(topic, redis, instance="same", windows=WINDOWS)
+    simulation = world.simulate(topic, count=20_000, rate=3000)
+    goes_on(world, redis)
+    younger = world.consumer(topic, redis, instance="same", windows=WINDOWS)
+    older.ended_on_purpose = True
+    assert older.wait(20) != 0
+    assert "same instance name" in older.log().strip().split("\n")[-1]
+    world.exact(redis, simulation.finish(), topic, accepted=20_000, windows=WINDOWS)
+    assert younger.stop() == 0
+
+
+def test_frozen_instance_wakes_as_a_zombie(world):
+    """An instance stopped for longer than its session believes that its partitions are its own: what it writes then
+    is refused by the compare-and-set on positions, and it goes on as an ordinary member."""
+    redis, topic = world.redis(), world.topic(2)
+    zombie = world.consumer(topic, redis, windows=WINDOWS)
+    simulation = world.simulate(topic, count=40_000, rate=3000)
+    goes_on(world, redis)
+    zombie.freeze()
+    other = world.consumer(topic, redis, windows=WINDOWS, ready=False)
+    other.wait_log("assigned [12] partitions", 40)
+    goes_on(world, redis)
+    zombie.thaw()
+    zombie.wait_log("(another writer was here|revoked|assigned)", 30)
+    goes_on(world, redis)
+    world.exact(redis, simulation.finish(), topic, accepted=40_000, timeout=60, windows=WINDOWS)
+    assert zombie.stop() == 0 and other.stop() == 0
+
+
+def test_partitions_added_under_load(world):
+    """New partitions are read from their first record, and complete says 0 until somebody reads them."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS, set={"kafka.topic.metadata.refresh.interval.ms": 2000})
+    first = world.simulate(topic, count=6000, rate=1500, seed=1)
+    goes_on(world, redis)
+    world.kafka.add_partitions(topic, 4)
+    second = world.simulate(topic, count=6000, rate=3000, seed=2)
+    truth = cluster.add_truths(first.finish(), second.finish())
+    wait_for(lambda: world.health(redis).get("partitions") == "4", 60, "the new partitions are read")
+    health = world.exact(redis, truth, topic, accepted=12_000, windows=WINDOWS)
+    assert all(int(health["position:%s/%d" % (topic, p)]) > 0 for p in range(4))
+    assert consumer.stop() == 0
