@@ -2,6 +2,9 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 /* How keys are told apart
  *
@@ -33,10 +36,9 @@ struct livenps_scanner {
   const char *fault;
   const char *detail;
 
-  uint64_t reached[LIVENPS_MAX_NODES / 64];
+  livenps_finds finds;
   uint8_t first[LIVENPS_MAX_NODES]; /* hints: which edge of this node came first last time, */
   uint8_t after[LIVENPS_MAX_NODES]; /* and which edge of its parent came after it */
-  livenps_found found[LIVENPS_MAX_NODES];
 
   seen_key *keys;
   size_t key_count, key_capacity;
@@ -331,29 +333,47 @@ static const char *scan_escape(livenps_scanner *s, const char *p) {
 
 #define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
 
+/* Behind a run of characters that need no look: printable ASCII but quote and backslash. It may stop early where fewer
+ * bytes are left than are looked at together. */
+static inline const char *skip_plain(const char *p, const char *end) {
+#ifdef __SSE2__
+  while (end - p >= 16) {
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
+    __m128i backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+    /* signed: controls and all bytes from 0x80 on are less than a space */
+    __m128i other = _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '));
+    unsigned marks = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), other));
+    if (marks) {
+      return p + __builtin_ctz(marks);
+    }
+    p += 16;
+  }
+#elif __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  /* The lowest mark is exact. A false one can only stand above a true one, where nobody looks. */
+  while (end - p >= 8) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    uint64_t quote = word ^ EVERY(0x22);
+    uint64_t backslash = word ^ EVERY(0x5C);
+    uint64_t marks = (((quote - EVERY(1)) & ~quote) | ((backslash - EVERY(1)) & ~backslash) |
+                      ((word - EVERY(0x20)) & ~word) | word) &
+                     EVERY(0x80);
+    if (marks) {
+      return p + (__builtin_ctzll(marks) >> 3);
+    }
+    p += 8;
+  }
+#endif
+  return p;
+}
+
 /* p is behind the opening quote; returns at the closing one. */
 static inline const char *scan_string(livenps_scanner *s, const char *p, bool *escaped) {
   *escaped = false;
   const char *end = s->end;
   for (;;) {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    /* Eight bytes at once: the lowest marked byte is the first quote, backslash, control or non-ASCII byte. A false
-     * mark can only stand above a true one, where nobody looks. */
-    while (end - p >= 8) {
-      uint64_t word;
-      memcpy(&word, p, 8);
-      uint64_t quote = word ^ EVERY(0x22);
-      uint64_t backslash = word ^ EVERY(0x5C);
-      uint64_t marks = (((quote - EVERY(1)) & ~quote) | ((backslash - EVERY(1)) & ~backslash) |
-                        ((word - EVERY(0x20)) & ~word) | word) &
-                       EVERY(0x80);
-      if (marks) {
-        p += __builtin_ctzll(marks) >> 3;
-        break;
-      }
-      p += 8;
-    }
-#endif
+    p = skip_plain(p, end);
     if (p == end) {
       return fail(s, LIVENPS_REASON_MALFORMED, p, "ends inside a string");
     }
@@ -604,97 +624,13 @@ static int wanted_index(const livenps_paths *paths, int node, int64_t index) {
   return -1;
 }
 
-static const char *scan_value(livenps_scanner *s, const char *p, int node, int depth);
+static const char *scan_object(livenps_scanner *s, const char *p, int node, int depth);
+static const char *scan_array(livenps_scanner *s, const char *p, int node, int depth);
 
-/* p is behind the brace. node is -1 where nobody wants anything. */
-static const char *scan_object(livenps_scanner *s, const char *p, int node, int depth) {
-  const char *end = s->end;
-  size_t base = s->key_count;
-  uint64_t object = 0;
-  uint8_t *hint = node < 0 ? NULL : &s->first[node];
-  p = skip_space(p, end);
-  if (p < end && *p == '}') {
-    return p + 1;
-  }
-  for (;;) {
-    if (p == end || *p != '"') {
-      return fail(s, LIVENPS_REASON_MALFORMED, p,
-                  p == end ? "ends inside an object" : "an object's key must be a string");
-    }
-    const char *quote = p;
-    bool escaped;
-    p = scan_string(s, quote + 1, &escaped);
-    if (!p) {
-      return NULL;
-    }
-    livenps_text key = {quote + 1, (size_t)(p - quote - 1)};
-    const char *readable = end; /* as far as the key's memory may be read for its tag */
-    if (escaped) {
-      key = unescape(s, key.at, key.length);
-      readable = key.at + key.length;
-    }
-    uint64_t tag = tag_of(key.at, key.length, readable);
-    int child = node < 0 ? -1 : wanted_key(s, &s->paths->nodes[node], &hint, tag, key);
-    if (child >= 0) {
-      uint64_t bit = UINT64_C(1) << (child & 63);
-      if (s->reached[child >> 6] & bit) {
-        return fail(s, LIVENPS_REASON_DUPLICATE_KEY, quote, "an object names this key twice");
-      }
-      s->reached[child >> 6] |= bit;
-    } else if (key_again(s, base, &object, tag, key)) {
-      return fail(s, LIVENPS_REASON_DUPLICATE_KEY, quote, "an object names this key twice");
-    }
-    p = skip_space(p + 1, end);
-    if (p == end || *p != ':') {
-      return fail(s, LIVENPS_REASON_MALFORMED, p, "a colon must follow a key");
-    }
-    p = scan_value(s, skip_space(p + 1, end), child, depth);
-    if (!p) {
-      return NULL;
-    }
-    p = skip_space(p, end);
-    if (p < end && *p == ',') {
-      p = skip_space(p + 1, end);
-      continue;
-    }
-    if (p < end && *p == '}') {
-      s->key_count = base;
-      return p + 1;
-    }
-    return fail(s, LIVENPS_REASON_MALFORMED, p,
-                p == end ? "ends inside an object" : "expected , or } in an object");
-  }
-}
-
-static const char *scan_array(livenps_scanner *s, const char *p, int node, int depth) {
-  const char *end = s->end;
-  p = skip_space(p, end);
-  if (p < end && *p == ']') {
-    return p + 1;
-  }
-  for (int64_t index = 0;; index++) {
-    int child = node < 0 ? -1 : wanted_index(s->paths, node, index);
-    if (child >= 0) {
-      s->reached[child >> 6] |= UINT64_C(1) << (child & 63);
-    }
-    p = scan_value(s, p, child, depth);
-    if (!p) {
-      return NULL;
-    }
-    p = skip_space(p, end);
-    if (p < end && *p == ',') {
-      p = skip_space(p + 1, end);
-      continue;
-    }
-    if (p < end && *p == ']') {
-      return p + 1;
-    }
-    return fail(s, LIVENPS_REASON_MALFORMED, p,
-                p == end ? "ends inside an array" : "expected , or ] in an array");
-  }
-}
-
-static const char *scan_value(livenps_scanner *s, const char *p, int node, int depth) {
+/* Inlined into the loops over members and elements: most values are strings and numbers, and a call each would cost
+ * as much as reading them. Containers recurse, at most LIVENPS_MAX_DEPTH deep. */
+static inline __attribute__((always_inline)) const char *scan_value(livenps_scanner *s, const char *p,
+                                                                    int node, int depth) {
   const char *start = p;
   if (p == s->end) {
     return fail(s, LIVENPS_REASON_MALFORMED, p, "ends where a value is expected");
@@ -757,9 +693,97 @@ static const char *scan_value(livenps_scanner *s, const char *p, int node, int d
   default: return fail(s, LIVENPS_REASON_MALFORMED, p, "not a JSON value");
   }
   if (node >= 0) {
-    s->found[node] = found;
+    s->finds.found[node] = found;
   }
   return p;
+}
+
+/* p is behind the brace. node is -1 where nobody wants anything. */
+static const char *scan_object(livenps_scanner *s, const char *p, int node, int depth) {
+  const char *end = s->end;
+  size_t base = s->key_count;
+  uint64_t object = 0;
+  uint8_t *hint = node < 0 ? NULL : &s->first[node];
+  p = skip_space(p, end);
+  if (p < end && *p == '}') {
+    return p + 1;
+  }
+  for (;;) {
+    if (p == end || *p != '"') {
+      return fail(s, LIVENPS_REASON_MALFORMED, p,
+                  p == end ? "ends inside an object" : "an object's key must be a string");
+    }
+    const char *quote = p;
+    bool escaped;
+    p = scan_string(s, quote + 1, &escaped);
+    if (!p) {
+      return NULL;
+    }
+    livenps_text key = {quote + 1, (size_t)(p - quote - 1)};
+    const char *readable = end; /* as far as the key's memory may be read for its tag */
+    if (escaped) {
+      key = unescape(s, key.at, key.length);
+      readable = key.at + key.length;
+    }
+    uint64_t tag = tag_of(key.at, key.length, readable);
+    int child = node < 0 ? -1 : wanted_key(s, &s->paths->nodes[node], &hint, tag, key);
+    if (child >= 0) {
+      uint64_t bit = UINT64_C(1) << (child & 63);
+      if (s->finds.reached[child >> 6] & bit) {
+        return fail(s, LIVENPS_REASON_DUPLICATE_KEY, quote, "an object names this key twice");
+      }
+      s->finds.reached[child >> 6] |= bit;
+    } else if (key_again(s, base, &object, tag, key)) {
+      return fail(s, LIVENPS_REASON_DUPLICATE_KEY, quote, "an object names this key twice");
+    }
+    p = skip_space(p + 1, end);
+    if (p == end || *p != ':') {
+      return fail(s, LIVENPS_REASON_MALFORMED, p, "a colon must follow a key");
+    }
+    p = scan_value(s, skip_space(p + 1, end), child, depth);
+    if (!p) {
+      return NULL;
+    }
+    p = skip_space(p, end);
+    if (p < end && *p == ',') {
+      p = skip_space(p + 1, end);
+      continue;
+    }
+    if (p < end && *p == '}') {
+      s->key_count = base;
+      return p + 1;
+    }
+    return fail(s, LIVENPS_REASON_MALFORMED, p,
+                p == end ? "ends inside an object" : "expected , or } in an object");
+  }
+}
+
+static const char *scan_array(livenps_scanner *s, const char *p, int node, int depth) {
+  const char *end = s->end;
+  p = skip_space(p, end);
+  if (p < end && *p == ']') {
+    return p + 1;
+  }
+  for (int64_t index = 0;; index++) {
+    int child = node < 0 ? -1 : wanted_index(s->paths, node, index);
+    if (child >= 0) {
+      s->finds.reached[child >> 6] |= UINT64_C(1) << (child & 63);
+    }
+    p = scan_value(s, p, child, depth);
+    if (!p) {
+      return NULL;
+    }
+    p = skip_space(p, end);
+    if (p < end && *p == ',') {
+      p = skip_space(p + 1, end);
+      continue;
+    }
+    if (p < end && *p == ']') {
+      return p + 1;
+    }
+    return fail(s, LIVENPS_REASON_MALFORMED, p,
+                p == end ? "ends inside an array" : "expected , or ] in an array");
+  }
 }
 
 livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths, const char *bytes,
@@ -773,10 +797,10 @@ livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths
   s->table_count = 0;
   s->first_serial = s->serial + 1;
   s->room_length = 0;
-  memset(s->reached, 0, sizeof s->reached);
+  memset(s->finds.reached, 0, sizeof s->finds.reached);
   int root = paths->count > 0 ? 0 : -1;
   if (root == 0) {
-    s->reached[0] = 1;
+    s->finds.reached[0] = 1;
   }
   const char *p = skip_space(bytes, s->end);
   if (length >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0) {
@@ -797,8 +821,6 @@ livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths
   return s->reason;
 }
 
-const livenps_found *livenps_scan_at(const livenps_scanner *scanner, int node) {
-  static const livenps_found absent = {.kind = LIVENPS_JSON_ABSENT};
-  bool reached = node >= 0 && (scanner->reached[node >> 6] >> (node & 63) & 1);
-  return reached ? &scanner->found[node] : &absent;
+const livenps_finds *livenps_scan_finds(const livenps_scanner *scanner) {
+  return &scanner->finds;
 }

@@ -56,6 +56,19 @@ typedef struct {
   size_t offset;     /* of its first byte in the document */
 } livenps_found;
 
+/* What one scan found, by node. */
+typedef struct {
+  uint64_t reached[LIVENPS_MAX_NODES / 64];
+  livenps_found found[LIVENPS_MAX_NODES]; /* meaningful where reached */
+} livenps_finds;
+
+/* The value at a node; kind ABSENT when the document has none, or when node is -1. Never NULL. */
+static inline const livenps_found *livenps_find(const livenps_finds *finds, int node) {
+  static const livenps_found absent = {.kind = LIVENPS_JSON_ABSENT};
+  bool reached = node >= 0 && (finds->reached[(unsigned)node >> 6] >> (node & 63) & 1);
+  return reached ? &finds->found[node] : &absent;
+}
+
 /* One per thread, reused. What it finds is valid until its next scan. */
 typedef struct livenps_scanner livenps_scanner;
 livenps_scanner *livenps_scanner_new(void);
@@ -65,9 +78,8 @@ void livenps_scanner_free(livenps_scanner *scanner);
  * of the bytes; *offset and *detail (a static sentence) then say where and what. paths is borrowed until the next scan. */
 livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths, const char *bytes,
                             size_t length, size_t *offset, const char **detail);
-/* The value at a node after a scan that returned LIVENPS_REASON_NONE; kind ABSENT when the document has none (or node
- * is -1). Never NULL; valid until the next scan. */
-const livenps_found *livenps_scan_at(const livenps_scanner *scanner, int node);
+/* What the last scan found, if it returned LIVENPS_REASON_NONE. The same address for the life of the scanner. */
+const livenps_finds *livenps_scan_finds(const livenps_scanner *scanner);
 
 /* Room for length bytes that lasts until the next scan, beside what the scan itself unescaped. At most
  * LIVENPS_SCAN_ROOM bytes per scan may be asked for (asserted). */

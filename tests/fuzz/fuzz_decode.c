@@ -166,7 +166,7 @@ static const char *literal_of(const json_t *value, const char *prefix, const cha
   snprintf(pointer, sizeof pointer, "%s/%s", prefix, name);
   for (size_t i = 0; i < POINTERS; i++) {
     if (strcmp(pointers[i], pointer) == 0) {
-      livenps_text literal = livenps_scan_at(scanner, nodes[i])->text;
+      livenps_text literal = livenps_find(livenps_scan_finds(scanner), nodes[i])->text;
       if (literal.length >= sizeof text) {
         return "too long to be good";
       }
@@ -454,7 +454,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   } else if (document) {
     EXPECT(reason == LIVENPS_REASON_NONE, "%s at %zu: %s", livenps_reason_name(reason), offset, detail);
     for (size_t i = 0; i < POINTERS; i++) {
-      same_value(livenps_scan_at(scanner, nodes[i]), resolve(document, pointers[i]), pointers[i]);
+      same_value(livenps_find(livenps_scan_finds(scanner), nodes[i]), resolve(document, pointers[i]),
+                 pointers[i]);
     }
   } else if (memchr(bytes, 0, length)) {
     EXPECT(reason != LIVENPS_REASON_NONE, "a NUL is nowhere legal");

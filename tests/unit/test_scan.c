@@ -58,7 +58,7 @@ static void pointers(void **state) {
   assert_int_equal(livenps_scan(scanner, &paths, document, strlen(document), &offset, &detail),
                    LIVENPS_REASON_NONE);
   for (size_t i = 0; i < ROWS; i++) {
-    const livenps_found *found = livenps_scan_at(scanner, nodes[i]);
+    const livenps_found *found = livenps_find(livenps_scan_finds(scanner), nodes[i]);
     if (found->kind != rows[i].kind) {
       fail_msg("%s: kind %d", rows[i].pointer, found->kind);
     }
@@ -68,7 +68,7 @@ static void pointers(void **state) {
       assert_ptr_equal(document + found->offset, found->text.at);
     }
   }
-  assert_int_equal(livenps_scan_at(scanner, -1)->kind, LIVENPS_JSON_ABSENT);
+  assert_int_equal(livenps_find(livenps_scan_finds(scanner), -1)->kind, LIVENPS_JSON_ABSENT);
   livenps_paths_free(&paths);
 }
 
@@ -86,8 +86,8 @@ static void index_or_key(void **state) {
     const char *detail;
     assert_int_equal(livenps_scan(scanner, &paths, documents[i], strlen(documents[i]), &offset, &detail),
                      LIVENPS_REASON_NONE);
-    assert_int_equal(livenps_scan_at(scanner, node)->kind, LIVENPS_JSON_NUMBER);
-    assert_int_equal(livenps_scan_at(scanner, node)->text.at[0], '7');
+    assert_int_equal(livenps_find(livenps_scan_finds(scanner), node)->kind, LIVENPS_JSON_NUMBER);
+    assert_int_equal(livenps_find(livenps_scan_finds(scanner), node)->text.at[0], '7');
   }
   livenps_paths_free(&paths);
 }
@@ -160,7 +160,7 @@ static void room(void **state) {
     assert_int_equal(livenps_scan(scanner, &paths, document.at, document.length, &offset, &detail),
                      LIVENPS_REASON_NONE);
     memset(livenps_scan_room(scanner, LIVENPS_SCAN_ROOM), 'z', LIVENPS_SCAN_ROOM);
-    livenps_text text = livenps_scan_at(scanner, node)->text;
+    livenps_text text = livenps_find(livenps_scan_finds(scanner), node)->text;
     assert_int_equal(text.length, length + 1);
     assert_int_equal(text.at[0], '\n');
     for (size_t i = 1; i <= length; i++) {
@@ -213,11 +213,11 @@ static void code_points(void **state) {
       assert_int_equal(reason, LIVENPS_REASON_INVALID_UTF8);
     } else {
       assert_int_equal(reason, LIVENPS_REASON_NONE);
-      livenps_text text = livenps_scan_at(scanner, escaped)->text;
+      livenps_text text = livenps_find(livenps_scan_finds(scanner), escaped)->text;
       assert_int_equal(text.length, strlen(utf8));
       assert_memory_equal(text.at, utf8, text.length);
       if (!must_escape) {
-        assert_true(livenps_text_equal(livenps_scan_at(scanner, raw)->text, text));
+        assert_true(livenps_text_equal(livenps_find(livenps_scan_finds(scanner), raw)->text, text));
       }
     }
     livenps_buffer_free(&document);
