@@ -1087,7 +1087,7 @@ static int check_windows(const livenps_settings *settings, livenps_error *error)
                         MOST_WINDOWS);
   }
   for (size_t i = 0; i < list->count; i++) {
-    livenps_window one, other;
+    livenps_window one = {0}, other = {0};
     if (livenps_window_parse(list->at[i], &one, error) != 0) {
       return livenps_fail_prefix(error, "windows");
     }

@@ -182,7 +182,6 @@ static int read_single(file_reader *reader, const livenps_setting *setting, cons
 
 static int read_list(file_reader *reader, const livenps_setting *setting, const char *path) {
   livenps_error found = {0};
-  size_t line = line_of(reader);
   if (is_nothing(reader)) {
     livenps_settings_list_clear(reader->settings, setting);
     livenps_settings_given(reader->settings, setting);
@@ -200,7 +199,7 @@ static int read_list(file_reader *reader, const livenps_setting *setting, const 
       livenps_settings_given(reader->settings, setting);
       return 0;
     }
-    line = line_of(reader);
+    size_t line = line_of(reader);
     if (reader->event.type != YAML_SCALAR_EVENT) {
       return wrong_kind(reader, setting, path, "single values; each: ");
     }
@@ -312,15 +311,23 @@ static int read_group(file_reader *reader, const char *prefix) {
   return -1;
 }
 
+/* Goes on to the event behind one of this type; the first event of all is read here too. */
+static int skip(file_reader *reader, yaml_event_type_t type) {
+  if (!reader->has_event && next(reader) != 0) {
+    return -1;
+  }
+  return reader->event.type == type ? next(reader) : 0;
+}
+
 static int read_stream(file_reader *reader) {
   if (next(reader) != 0 ||
       next(reader) != 0) { /* the stream's start, then the document's unless the file is empty */
     return -1;
   }
-  if (reader->event.type == YAML_STREAM_END_EVENT) {
+  if (reader->event.type == YAML_STREAM_END_EVENT) { /* an empty file */
     return 0;
   }
-  if (next(reader) != 0) {
+  if (skip(reader, YAML_DOCUMENT_START_EVENT) != 0) {
     return -1;
   }
   if (!is_nothing(reader)) {
@@ -332,7 +339,7 @@ static int read_stream(file_reader *reader) {
       return -1;
     }
   }
-  if (next(reader) != 0 || next(reader) != 0) { /* the document's end, then the stream's */
+  if (next(reader) != 0 || skip(reader, YAML_DOCUMENT_END_EVENT) != 0) {
     return -1;
   }
   if (reader->event.type != YAML_STREAM_END_EVENT) {
