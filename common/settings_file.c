@@ -320,8 +320,7 @@ static int skip(file_reader *reader, yaml_event_type_t type) {
 }
 
 static int read_stream(file_reader *reader) {
-  if (next(reader) != 0 ||
-      next(reader) != 0) { /* the stream's start, then the document's unless the file is empty */
+  if (skip(reader, YAML_STREAM_START_EVENT) != 0) {
     return -1;
   }
   if (reader->event.type == YAML_STREAM_END_EVENT) { /* an empty file */
