@@ -560,8 +560,9 @@ static void load_waiting(livenps_state *state, reader *from) {
   }
 }
 
-/* Windows and roll-ups of the writer; what is ours but not theirs starts now. */
-static void load_configuration(livenps_state *state, reader *from) {
+/* Windows and roll-ups of the writer; what is ours but not theirs starts now. stale: chunks may still hold a roll-up that was configured,
+ * then not, and is again, with a hole between. */
+static void load_configuration(livenps_state *state, reader *from, bool *stale) {
   bool had_window[64] = {false};
   size_t windows[64];
   uint64_t window_count = get(from, 64);
@@ -603,8 +604,7 @@ static void load_configuration(livenps_state *state, reader *from) {
     if (had[r]) {
       continue;
     }
-    /* Old chunks may still hold a roll-up that was configured, then not, and is again: with a hole between. */
-    livenps_state_unsaved(state);
+    *stale = true;
     for (size_t i = 0; i < group->count; i++) {
       for (size_t w = 0; w < state->window_count; w++) {
         if (group->all[i]->places[w].slot) {
@@ -656,7 +656,8 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error) {
   state->clock_ms = get_signed(&from, LIVENPS_FIRST_SECOND * 1000, LIVENPS_LAST_SECOND * 1000);
   state->entry_clock_ms = get_signed(&from, INT64_MIN, INT64_MAX);
   state->started = started;
-  load_configuration(state, &from);
+  bool stale = false;
+  load_configuration(state, &from, &stale);
   if (from.bad) {
     return damaged(error, "head");
   }
@@ -690,6 +691,9 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error) {
     group->folding = folding && group->other && group->other->slots;
   }
   bury(state);
+  if (stale) {
+    livenps_state_unsaved(state);
+  }
   livenps_loading_free(state);
   return 0;
 }
