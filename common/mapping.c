@@ -354,7 +354,7 @@ static int field_lower(loader *l, yaml_node_t *node, void *into) {
   if (reading->field == LIVENPS_FIELD_TIME || reading->field >= LIVENPS_FIELD_SCORE) {
     return fail_at(l, node->start_mark.line, "%s: has no lower", livenps_field_names[reading->field]);
   }
-  bool lower;
+  bool lower = false;
   if (read_bool(l, node, "lower", &lower) < 0) {
     return -1;
   }

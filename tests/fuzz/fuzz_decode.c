@@ -365,7 +365,10 @@ static void name_holds(livenps_text raw) {
     char c = encoded.at[i];
     EXPECT((unsigned char)c >= 0x20 && c != 0x7F && !strchr(":{}|", c), "byte %d", c);
     if (c == '%') {
-      c = (char)(hex_digit(encoded.at[i + 1]) << 4 | hex_digit(encoded.at[i + 2]));
+      int high = hex_digit(encoded.at[i + 1]);
+      int low = hex_digit(encoded.at[i + 2]);
+      EXPECT(high >= 0 && low >= 0, "digits");
+      c = (char)(high << 4 | low);
       i += 2;
     }
     livenps_buffer_add(&decoded, &c, 1);
@@ -442,7 +445,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   livenps_reason reason = livenps_scan(scanner, &paths, bytes, length, &offset, &detail);
   EXPECT(reason == LIVENPS_REASON_NONE || (offset <= length && detail), "%s at %zu",
          livenps_reason_name(reason), offset);
-  json_error_t error;
+  json_error_t error = {0};
   json_t *document =
       memchr(bytes, 0, length)
           ? NULL
