@@ -16,11 +16,11 @@
  * 3. Every write stands in a script that checks the token (scripts.c). A refused token drops the state. */
 
 enum {
-  READ_BYTES = 4 * 1024 * 1024, /* of the log in one reply */
-  FOLD_MS = 500,                /* a tick publishes after so long, although the log goes on */
-  CHUNK_BYTES = 1024 * 1024,    /* of a snapshot in one call */
-  CHUNK_TTL_MS = 3600 * 1000,   /* of chunks that no pointer lists yet */
-  WRITERS = 256,                /* remembered for `instances` */
+  READ_BYTES = 1024 * 1024,   /* of the log in one reply */
+  FOLD_MS = 500,              /* a tick publishes after so long, although the log goes on */
+  CHUNK_BYTES = 1024 * 1024,  /* of a snapshot in one call */
+  CHUNK_TTL_MS = 3600 * 1000, /* of chunks that no pointer lists yet */
+  WRITERS = 256,              /* remembered for `instances` */
   WRITER_MS = 10000,
   BREAKS = 2, /* loads in a row that end in a broken log before the namespace is begun anew */
 };
@@ -205,7 +205,7 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
   return 0;
 }
 
-/* During long work. A lapse in between shows as `taken`, which forgets: the caller looks at held and state. */
+/* During long work. Another holder in between makes held false, whether it still holds the lease or not: the caller drops the state. */
 static int renew(livenps_aggregate *aggregate, livenps_error *error) {
   if (livenps_monotonic_ms() - aggregate->renewed_at_ms < aggregate->holder.lease_ms / 4) {
     return 0;
@@ -216,9 +216,7 @@ static int renew(livenps_aggregate *aggregate, livenps_error *error) {
     return -1;
   }
   aggregate->renewed_at_ms = livenps_monotonic_ms();
-  if (!held) {
-    aggregate->held = false;
-  }
+  aggregate->held = held && !taken;
   return 0;
 }
 
@@ -667,7 +665,16 @@ static int fold(livenps_aggregate *aggregate, bool patient, livenps_error *error
     aggregate->log_bytes = reading.bytes - reading.trimmed;
     int folded = 1;
     for (size_t i = 0; i < reading.count && folded == 1; i++) {
+      /* A large entry takes a while: on a busy machine a stand-by would take over, fold as long, and lose it again. */
       folded = fold_entry(aggregate, &reading.at[i], error);
+      if (folded == 1 && renew(aggregate, error) != 0) {
+        folded = -1;
+      }
+    }
+    if (folded == 1 && !aggregate->held) {
+      livenps_reading_free(&reading);
+      lost_lease(aggregate);
+      return 0;
     }
     size_t count = reading.count;
     livenps_entry_id head = reading.head;

@@ -29,6 +29,7 @@ void livenps_keys_make(livenps_keys *keys, const char *namespace_) {
   snprintf(keys->positions, sizeof keys->positions, "nps:{%.64s}:positions", namespace_);
   snprintf(keys->log, sizeof keys->log, "nps:{%.64s}:log", namespace_);
   snprintf(keys->lease, sizeof keys->lease, "nps:{%.64s}:lease", namespace_);
+  snprintf(keys->lease_last, sizeof keys->lease_last, "nps:{%.64s}:lease:last", namespace_);
   snprintf(keys->snapshot, sizeof keys->snapshot, "nps:{%.64s}:snapshot", namespace_);
 }
 
@@ -290,12 +291,14 @@ done:
 
 /* ---- lease ------------------------------------------------------------------------------------------------------- */
 
-/* A lease that lapsed is taken again like a free one: whoever held it in between may have done anything. */
+/* A lease that somebody else held in between is TAKEN anew: whatever the holder remembers is worth nothing then. */
 static livenps_script lease_script = {
     .text = "local lease = redis.call('GET', KEYS[1])\n"
-            "if lease == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 'HELD' end\n"
-            "if lease then return 'OTHER' end\n"
+            "if lease and lease ~= ARGV[1] then return 'OTHER' end\n"
+            "local last = redis.call('GET', KEYS[2])\n"
             "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+            "if last == ARGV[1] then return 'HELD' end\n"
+            "redis.call('SET', KEYS[2], ARGV[1])\n"
             "return 'TAKEN'\n",
 };
 
@@ -308,8 +311,8 @@ int livenps_script_lease(livenps_redis *redis, const livenps_keys *keys, const l
                          bool *held, bool *taken, livenps_error *error) {
   char ms[24];
   snprintf(ms, sizeof ms, "%" PRId64, holder->lease_ms);
-  const char *argv[] = {keys->lease, holder->token, ms};
-  livenps_reply *reply = livenps_redis_eval(redis, &lease_script, error, 1, 3, argv, NULL);
+  const char *argv[] = {keys->lease, keys->lease_last, holder->token, ms};
+  livenps_reply *reply = livenps_redis_eval(redis, &lease_script, error, 2, 4, argv, NULL);
   if (!reply) {
     return -1;
   }
@@ -394,10 +397,14 @@ int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_
 
 /* ---- what the aggregator's scripts check first ------------------------------------------------------------------- */
 
+/* A lease that lapsed while nobody took it is still ours: a busy machine must not lose its state for that. Who held it last stands
+ * beside it, in <lease>:last, without an expiry. */
 #define LUA_HOLDER                                                                                           \
   "local function refused(lease, token, ms)\n"                                                               \
-  "  if redis.call('GET', lease) ~= token then return {'LEASE'} end\n"                                       \
-  "  redis.call('PEXPIRE', lease, ms)\n"                                                                     \
+  "  local holder = redis.call('GET', lease)\n"                                                              \
+  "  if holder and holder ~= token then return {'LEASE'} end\n"                                              \
+  "  if not holder and redis.call('GET', lease .. ':last') ~= token then return {'LEASE'} end\n"             \
+  "  redis.call('SET', lease, token, 'PX', ms)\n"                                                            \
   "end\n"
 
 static int read_fence(const livenps_reply *reply, livenps_fence *fence, const char *script,

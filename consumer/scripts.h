@@ -10,13 +10,14 @@
  *   appended), trimmed (bytes trimmed), publish (id of the last publish), and free extra fields given at genesis (replay: topic, from, to, ends).
  * positions (hash): "<topic>/<partition>" -> decimal next offset (later: more, behind a space; compare the number only).
  * log (stream): l lineage, n nonce, p predecessor id, q predecessor nonce, b bytes before this entry, d payload.
- * lease (string): token, with expiry. snapshot (hash): id, entry, nonce, lineage, genesis, chunks (newline-separated "name key"). */
+ * lease (string): token, with expiry; lease:last (string): the token that held it last. snapshot (hash): id, entry, nonce, lineage, genesis, chunks (newline-separated "name key"). */
 
 /* Of what stands in Redis: keys, log entries, snapshot pointer. Another version is refused. */
 enum { LIVENPS_FORMAT_VERSION = 1 };
 
 typedef struct {
-  char meta[128], positions[128], log[128], lease[128], snapshot[128], prefix[128]; /* prefix "nps:{ns}:" */
+  char meta[128], positions[128], log[128], lease[128], lease_last[128], snapshot[128],
+      prefix[128]; /* prefix "nps:{ns}:" */
 } livenps_keys;
 void livenps_keys_make(livenps_keys *keys, const char *namespace_);
 

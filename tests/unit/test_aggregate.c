@@ -372,6 +372,29 @@ static void a_lost_token_stands_by(void **state) {
   livenps_aggregate_close(aggregate);
 }
 
+/* On a busy machine a lease lapses; as long as nobody took it, that must cost nothing. */
+static void a_lapse_that_nobody_used_keeps_the_state(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  const livenps_state *before = livenps_aggregate_state(aggregate);
+  run("DEL nps:{t}:lease");
+  tick(aggregate);
+  assert_ptr_equal(livenps_aggregate_state(aggregate), before);
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 1);
+  /* But a rival that came and went makes it worthless. */
+  run("DEL nps:{t}:lease");
+  run("SET nps:{t}:lease:last somebody");
+  tick(aggregate);
+  assert_null(livenps_aggregate_state(aggregate));
+  tick(aggregate);
+  assert_true(livenps_aggregate_active(aggregate));
+  livenps_aggregate_close(aggregate);
+}
+
 static void another_publish_id_publishes_everything(void **state) {
   (void)state;
   fresh();
@@ -595,6 +618,7 @@ int main(void) {
       cmocka_unit_test(finish_and_take_over),
       cmocka_unit_test(a_flush_is_noticed),
       cmocka_unit_test(a_lost_token_stands_by),
+      cmocka_unit_test(a_lapse_that_nobody_used_keeps_the_state),
       cmocka_unit_test(another_publish_id_publishes_everything),
       cmocka_unit_test(a_missing_chunk_begins_anew),
       cmocka_unit_test(a_broken_log_is_loaded_again_then_begun_anew),
