@@ -40,6 +40,9 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
   /* librdkafka repeats itself for every broker and every try: one line in five seconds tells the same. */
   static livenps_limit limit = {.interval_ms = 5000};
   char printable[400];
+  /* All handles get all properties, so that a user writes them once: each kind of handle leaves the other's aside, loudly. */
+  if (!strcmp(facility, "CONFWARN") && strstr(text, "will be ignored by this"))
+    return;
   livenps_printable(printable, sizeof printable, text, strlen(text));
   if (level <= 4) {
     pthread_mutex_lock(&words_lock);
@@ -70,6 +73,8 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
       livenps_kafka_set(conf, "reconnect.backoff.max.ms", "2000", error) ||
       livenps_kafka_set(conf, "log.connection.close", "false", error))
     goto failed;
+  /* How soon fetching goes on after a full queue; older versions wait a second (reader.c wakes them). */
+  if (role == LIVENPS_KAFKA_CONSUMER) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
   for (size_t i = 0; i < settings->kafka.count; i++) {
     const livenps_pair *pair = &settings->kafka.at[i];
     for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
