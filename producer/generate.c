@@ -291,7 +291,7 @@ static void make_journey(livenps_generator *generator, int64_t time_ms, int hour
           plan(generator, answered_ms += between(generator, 2000, 20000), touchpoint, customer, channel,
                LIVENPS_ANSWER, LIVENPS_SCALE_CSAT);
         if (chance(generator, SURVEY_CES))
-          plan(generator, answered_ms += between(generator, 2000, 20000), touchpoint, customer, channel,
+          plan(generator, answered_ms + between(generator, 2000, 20000), touchpoint, customer, channel,
                LIVENPS_ANSWER, LIVENPS_SCALE_CES);
       }
     }
