@@ -15,7 +15,8 @@ static const livenps_command commands[] = {
     {"publish", "[--topic TOPIC] [OPTIONS] [FILE...]", "Send events from files or stdin to a topic.",
      "Reads events, one JSON object a line, checks each against the contract (docs/events.md), and sends them so that "
      "each is acknowledged by all replicas in sync. Ends with a summary; the exit code is 0 only if every event was "
-     "acknowledged. On Ctrl-C it says how far it got.",
+     "acknowledged. On Ctrl-C it says how far it got. Exit codes of its own: 1 some lines were invalid, and skipped; 130 "
+     "stopped before the end of its files.",
      "Events of a file\n"
      "livenps-producer publish --bootstrap-servers kafka1:9092 --topic answers events.jsonl\n"
      "What another program prints, as it comes\n"
@@ -23,7 +24,8 @@ static const livenps_command commands[] = {
      true},
     {"check", "[--topic TOPIC] [OPTIONS] [FILE...]", "Say for each event whether it would be admitted.",
      "Reads events like publish, sends nothing, and says for each line whether it would be admitted, else why, with "
-     "line and column. Needs no broker. With --topic the topic's mapping of the settings is used.",
+     "line and column. Needs no broker. With --topic the topic's mapping of the settings is used. Exit code "
+     "1: some lines would not be admitted.",
      "Is this file good?\n"
      "livenps-producer check events.jsonl\n"
      "A vendor's payload by the mapping of its topic\n"
