@@ -81,6 +81,8 @@ static void refused(void **state) {
       {ANSWER "  value: {at: /v, numbers: true}\n", ":8: value: numbers are read anyhow"},
       {ANSWER "  value: {at: /v, values: {a: 1}}\n", ":8: value: has no values"},
       {ANSWER "---\nfields: {}\n", ":9: a second YAML document in the file; only one is read"},
+      {ANSWER "---\nfields: [\n", ":10: "},
+      {ANSWER "  [a]: /x\n", ":8: a key must be one value"},
       {FIELDS "  type: {constant: answers}\n",
        ":5: type: \"answers\" must be interaction, invitation or answer"},
       {FIELDS "  type: {constant: answer}\n  score: /s\n", ":2: fields: scale is missing"},
