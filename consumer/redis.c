@@ -486,59 +486,56 @@ static int check_role(livenps_redis *redis, livenps_error *error) {
   return result;
 }
 
-static int check_memory(livenps_redis *redis, livenps_error *error) {
-  const char *argv[] = {"INFO", "memory"};
-  livenps_reply *reply = ask(redis, error, "INFO memory", 2, argv);
-  if (!reply) {
-    return -1;
-  }
-  int result = 0;
+/* Whether it may evict keys. maxmemory is remembered for livenps_redis_log_limit. */
+static int check_memory(livenps_redis *redis, const livenps_reply *info, livenps_error *error) {
   char policy[64], maxmemory[32];
-  info_value(reply->type == REDIS_REPLY_ERROR ? &(redisReply){0} : reply, "maxmemory_policy", policy,
-             sizeof policy);
-  info_value(reply->type == REDIS_REPLY_ERROR ? &(redisReply){0} : reply, "maxmemory", maxmemory,
-             sizeof maxmemory);
+  info_value(info, "maxmemory_policy", policy, sizeof policy);
+  info_value(info, "maxmemory", maxmemory, sizeof maxmemory);
   redis->maxmemory = strtoll(maxmemory, NULL, 10);
-  if (reply->type == REDIS_REPLY_ERROR && answer_code(reply->str) == LIVENPS_E_LOST) {
-    result = fail_answer(redis, error, LIVENPS_E_LOST, "INFO memory", reply);
-  } else if (!policy[0] && !redis->allow_eviction) {
-    result = livenps_fail(
+  if (strcmp(policy, "noeviction") == 0) {
+    return 0;
+  }
+  if (redis->allow_eviction) {
+    livenps_log(LIVENPS_WARN, "redis", "Redis at %s may evict keys (maxmemory-policy %s): counts can be lost",
+                redis->where, policy[0] ? policy : "unknown");
+    return 0;
+  }
+  if (!policy[0]) {
+    return livenps_fail(
         error, startup_code(redis),
         "Redis at %s: does not tell its maxmemory-policy, so it may evict keys: allow INFO, or set "
         "redis.allow_eviction: true",
         redis->where);
-  } else if (policy[0] && strcmp(policy, "noeviction") != 0) {
-    if (redis->allow_eviction) {
-      livenps_log(LIVENPS_WARN, "redis",
-                  "Redis at %s may evict keys (maxmemory-policy %s): counts can be lost", redis->where,
-                  policy);
-    } else {
-      result = livenps_fail(
-          error, startup_code(redis),
-          "Redis at %s: may evict keys (maxmemory-policy %s), which loses counts: set it to noeviction, or "
-          "redis.allow_eviction: true to run all the same",
-          redis->where, policy);
-    }
   }
-  livenps_reply_free(reply);
-  return result;
+  return livenps_fail(
+      error, startup_code(redis),
+      "Redis at %s: may evict keys (maxmemory-policy %s), which loses counts: set it to noeviction, or "
+      "redis.allow_eviction: true to run all the same",
+      redis->where, policy);
 }
 
-/* XTRIM MINID came with 6.2. */
-static int check_version(livenps_redis *redis, livenps_error *error) {
-  const char *argv[] = {"INFO", "server"};
-  livenps_reply *reply = ask(redis, error, "INFO server", 2, argv);
+static int check_server(livenps_redis *redis, livenps_error *error) {
+  const char *argv[] = {"INFO"};
+  livenps_reply *reply = ask(redis, error, "INFO", 1, argv);
   if (!reply) {
     return -1;
   }
-  char version[32] = "";
+  static const redisReply nothing = {0};
+  const livenps_reply *info = reply->type == REDIS_REPLY_ERROR ? &nothing : reply;
   int result = 0, major = 0, minor = 0;
-  if (reply->type != REDIS_REPLY_ERROR) {
-    info_value(reply, "redis_version", version, sizeof version);
-  }
-  if (sscanf(version, "%d.%d", &major, &minor) == 2 && (major < 6 || (major == 6 && minor < 2))) {
+  char version[32], loading[8];
+  info_value(info, "redis_version", version, sizeof version);
+  info_value(info, "loading", loading, sizeof loading);
+  if (reply->type == REDIS_REPLY_ERROR && answer_code(reply->str) == LIVENPS_E_LOST) {
+    result = fail_answer(redis, error, LIVENPS_E_LOST, "INFO", reply);
+  } else if (strcmp(loading, "1") == 0) {
+    result = livenps_fail(error, LIVENPS_E_LOST, "Redis at %s: is loading its data", redis->where);
+  } else if (sscanf(version, "%d.%d", &major, &minor) == 2 && (major < 6 || (major == 6 && minor < 2))) {
+    /* XTRIM MINID came with 6.2. */
     result = livenps_fail(error, startup_code(redis), "Redis at %s: is version %s; 6.2 or later is needed",
                           redis->where, version);
+  } else {
+    result = check_memory(redis, info, error);
   }
   livenps_reply_free(reply);
   return result;
@@ -591,8 +588,8 @@ int livenps_redis_connect(livenps_redis *redis, livenps_error *error) {
   if (!redis->local) {
     redisEnableKeepAlive(redis->context);
   }
-  if (authenticate(redis, error) != 0 || check_role(redis, error) != 0 || check_version(redis, error) != 0 ||
-      check_memory(redis, error) != 0 || select_database(redis, error) != 0) {
+  if (authenticate(redis, error) != 0 || check_role(redis, error) != 0 || check_server(redis, error) != 0 ||
+      select_database(redis, error) != 0) {
     goto failed;
   }
   const char *name[] = {"CLIENT", "SETNAME", "livenps"};
