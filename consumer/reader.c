@@ -20,6 +20,9 @@ enum {
   QUARANTINE_WAIT_MS = 100,
   HEADERS_MAX = 20000,
   CACHE = 1024,
+  STALL_MS = 20, /* nothing came for so long although there is more: ask (see wake_fetching) */
+  STALL_MOST_MS = 1000,
+  STALL_ASK_MS = 100,
 };
 
 /* Direct-mapped: librdkafka's topic handle and the partition -> lane. Emptied whenever lanes come or go. */
@@ -37,6 +40,8 @@ struct livenps_reader {
   bool group, assigned_once, rebalancing;
   bool adopt; /* what is in hand was dropped: adopt and seek before reading on */
   bool stopping;
+  bool may_stall; /* this librdkafka may stop fetching for a second although there is more */
+  int64_t wake_at_ms, wake_after_ms;
   int64_t adopt_at_ms, backoff_ms;
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
   int64_t serve_until_ms;
@@ -134,6 +139,28 @@ static void back_off(livenps_reader *reader) {
   if (reader->backoff_ms > most)
     reader->backoff_ms = most;
   reader->adopt_at_ms = livenps_monotonic_ms() + reader->backoff_ms;
+}
+
+/* A full queue makes librdkafka 2.0.2 look again only after a second, although we may have emptied it in a tenth of that. Any request to that
+ * broker wakes it: we ask for the ends of what, by the last fetch, has more than we have read; one request goes to each broker. Only called
+ * when the queue is empty, so that waiting for the answer costs nothing; and ever more rarely while nothing comes, because behind an open
+ * transaction there is more that may not be read yet. */
+static void wake_fetching(livenps_reader *reader) {
+  rd_kafka_topic_partition_list_t *list =
+      rd_kafka_topic_partition_list_new((int)reader->batch.lane_count + 1);
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    const livenps_lane *lane = &reader->batch.lanes[i];
+    int64_t low, high;
+    if (!rd_kafka_get_watermark_offsets(reader->rk, lane->topic, lane->partition, &low, &high) &&
+        lane->next < high && lane->next < lane->end)
+      rd_kafka_topic_partition_list_add(list, lane->topic, lane->partition)->offset = RD_KAFKA_OFFSET_END;
+  }
+  if (list->cnt)
+    rd_kafka_offsets_for_times(reader->rk, list, STALL_ASK_MS);
+  rd_kafka_topic_partition_list_destroy(list);
+  reader->wake_after_ms =
+      reader->wake_after_ms < STALL_MOST_MS / 2 ? reader->wake_after_ms * 2 : STALL_MOST_MS;
+  reader->wake_at_ms = livenps_monotonic_ms() + reader->wake_after_ms;
 }
 
 static void wait_ms(int64_t ms) {
@@ -591,6 +618,7 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   rd_kafka_conf_t *conf;
   reader->config = *config;
   reader->clock_ms = LIVENPS_NO_CLOCK;
+  reader->wake_after_ms = STALL_MS;
   livenps_batch_init(&reader->batch, config->admission);
   if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error))
     goto failed;
@@ -606,6 +634,9 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
     rd_kafka_conf_destroy(conf);
     goto failed;
   }
+  char known[16];
+  size_t size = sizeof known;
+  reader->may_stall = rd_kafka_conf_get(conf, "fetch.queue.backoff.ms", known, &size) != RD_KAFKA_CONF_OK;
   rd_kafka_conf_set_opaque(conf, reader);
   rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
   rd_kafka_conf_set_error_cb(conf, on_error);
@@ -675,7 +706,11 @@ int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_err
   }
   if (reading && !reader->adopt) {
     reader->serve_until_ms = livenps_monotonic_ms() + SERVE_MS;
-    rd_kafka_consume_callback_queue(reader->data, wait, on_message, reader);
+    const int served = rd_kafka_consume_callback_queue(reader->data, wait, on_message, reader);
+    if (served > 0)
+      reader->wake_at_ms = livenps_monotonic_ms() + (reader->wake_after_ms = STALL_MS);
+    else if (reader->may_stall && livenps_monotonic_ms() >= reader->wake_at_ms)
+      wake_fetching(reader);
   }
   if (reader->config.quarantine && livenps_quarantine_pending(reader->config.quarantine)) {
     livenps_error ignored = {0};
