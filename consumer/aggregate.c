@@ -81,22 +81,6 @@ static void forget(livenps_aggregate *aggregate) {
   aggregate->writer_count = 0;
 }
 
-static livenps_state *new_state(const livenps_aggregate *aggregate) {
-  livenps_state *state = NULL;
-  const livenps_settings *settings = aggregate->settings;
-  livenps_state_new(&state, &(livenps_state_config){.windows = aggregate->windows,
-                                                    .window_count = aggregate->window_count,
-                                                    .rollups = aggregate->rollups,
-                                                    .rollup_count = aggregate->rollup_count,
-                                                    .series_max = (size_t)settings->series_max,
-                                                    .minimum_n = settings->minimum_n,
-                                                    .reliable_n = settings->reliable_n,
-                                                    .fdr = settings->fdr,
-                                                    .targets = settings->targets.at,
-                                                    .target_count = settings->targets.count});
-  return state;
-}
-
 static void free_aggregate(livenps_aggregate *aggregate) {
   forget(aggregate);
   livenps_publisher_close(aggregate->publisher);
@@ -448,7 +432,8 @@ done:
 /* Reads the chunks that the pointer lists. 0: *out is the state; -1 with E_DATA: the snapshot cannot be used; -1 otherwise: an error. */
 static int load_chunks(livenps_aggregate *aggregate, const char *listing, livenps_state **out,
                        livenps_error *error) {
-  livenps_state *state = new_state(aggregate);
+  livenps_state *state;
+  livenps_state_open(&state, aggregate->settings);
   int result = -1;
   size_t capacity = 0;
   for (const char *line = listing; *line;) {
