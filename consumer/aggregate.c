@@ -285,7 +285,8 @@ static int write_chunks(livenps_aggregate *aggregate, livenps_state *state, chun
   snprintf(out->id, sizeof out->id, "%.16s-%" PRIu64, aggregate->holder.token, ++aggregate->snapshots);
   if (livenps_state_snapshot(state, CHUNK_BYTES, write_chunk, out) != 0) {
     free_chunks(out->chunks, out->count);
-    return livenps_fail(error, LIVENPS_E_LOST, "snapshot: not written");
+    livenps_fail(error, LIVENPS_E_LOST, "snapshot: not written");
+    return -1;
   }
   return 0;
 }

@@ -106,14 +106,15 @@ static int parse_url(livenps_redis *redis, const char *url, livenps_error *error
   if (strncasecmp(at, "redis://", 8) == 0) {
     at += 8;
   } else if (strncasecmp(at, "rediss://", 9) == 0) {
-    at += 9;
-    redis->tls = true;
 #ifndef LIVENPS_HAVE_HIREDIS_SSL
     return livenps_fail(
         error, LIVENPS_E_USAGE,
         "redis.url: rediss:// needs a build with hiredis 1.0 or later; this one has hiredis %d.%d.%d, which "
         "cannot do TLS: use redis:// or unix://, or a TLS tunnel beside the program",
         HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
+#else
+    at += 9;
+    redis->tls = true;
 #endif
   } else if (strncasecmp(at, "unix://", 7) == 0) {
     at += 7;

@@ -25,7 +25,7 @@ static void fails_with(livenps_code code, const char *text) {
   livenps_error_clear(&error);
 }
 
-static livenps_reply *command(const char *line, ...) {
+__attribute__((format(printf, 1, 2))) static livenps_reply *command(const char *line, ...) {
   char text[1024];
   va_list arguments;
   va_start(arguments, line);
