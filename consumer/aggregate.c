@@ -368,7 +368,7 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
   }
   forget(aggregate);
   livenps_random_hex(aggregate->holder.lineage, sizeof aggregate->holder.lineage);
-  state = new_state(aggregate);
+  livenps_state_open(&state, aggregate->settings);
   positions = livenps_alloc((count + 1) * sizeof *positions);
   for (size_t i = 0; i < count; i++) {
     char field[280];
