@@ -51,7 +51,7 @@ struct livenps_reader {
   livenps_header *headers;
   size_t header_capacity;
   bool *seek;
-  int64_t clock_ms;
+  int64_t clock_ms, pause_at_ms;
   livenps_reader_stats stats;
   cached cache[CACHE];
 };
@@ -218,6 +218,15 @@ static void on_trouble(livenps_lane *lane, const rd_kafka_message_t *message) {
   }
 }
 
+static int64_t newest_clock(const livenps_reader *reader) {
+  return reader->batch.clock_ms > reader->clock_ms ? reader->batch.clock_ms : reader->clock_ms;
+}
+
+/* Looked at for every record: a quiet topic holds hours of event time in what one call serves. */
+static bool ahead(const livenps_reader *reader) {
+  return newest_clock(reader) > reader->pause_at_ms;
+}
+
 static void on_message(rd_kafka_message_t *message, void *opaque) {
   livenps_reader *reader = opaque;
   livenps_lane *lane = lane_of(reader, message);
@@ -251,7 +260,8 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
   }
   const bool full =
       livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
-  if (full || reader->adopt || lane->reseek || livenps_monotonic_ms() >= reader->serve_until_ms)
+  if (full || reader->adopt || lane->reseek || ahead(reader) ||
+      livenps_monotonic_ms() >= reader->serve_until_ms)
     rd_kafka_yield(reader->rk);
 }
 
@@ -444,8 +454,7 @@ static int sink(livenps_reader *reader, livenps_error *error) {
 
 /* The clock survives the commit that empties the batch: for progress and pace. */
 static void remember_clock(livenps_reader *reader) {
-  if (reader->batch.clock_ms > reader->clock_ms)
-    reader->clock_ms = reader->batch.clock_ms;
+  reader->clock_ms = newest_clock(reader);
 }
 
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
@@ -618,6 +627,7 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   rd_kafka_conf_t *conf;
   reader->config = *config;
   reader->clock_ms = LIVENPS_NO_CLOCK;
+  reader->pause_at_ms = INT64_MAX;
   reader->wake_after_ms = STALL_MS;
   livenps_batch_init(&reader->batch, config->admission);
   if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error))
@@ -684,7 +694,11 @@ int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, s
   return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: assign: %s", rd_kafka_err2str(code)) : 0;
 }
 
-int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_error *error) {
+void livenps_reader_pause_at(livenps_reader *reader, int64_t clock_ms) {
+  reader->pause_at_ms = clock_ms;
+}
+
+int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) {
   const int64_t now_ms = livenps_monotonic_ms();
   if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader))
     reposition(reader, reader->seek);
@@ -694,7 +708,7 @@ int livenps_reader_step(livenps_reader *reader, int wait, bool read, livenps_err
   const bool full =
       livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
       (reader->config.quarantine && livenps_quarantine_pending(reader->config.quarantine) >= QUARANTINE_MAX);
-  const bool reading = read && !reader->adopt && !reader->waiting_full && !full;
+  const bool reading = !ahead(reader) && !reader->adopt && !reader->waiting_full && !full;
   /* Events of the group and of the handle; records come here only when a forward was lost, so they are taken as well. */
   rd_kafka_message_t *message = rd_kafka_consumer_poll(reader->rk, reading ? 0 : wait);
   if (message) {
@@ -747,7 +761,7 @@ bool livenps_reader_done(const livenps_reader *reader) {
 void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats *stats) {
   *stats = reader->stats;
   stats->strays = reader->batch.strays;
-  stats->clock_ms = reader->batch.clock_ms > reader->clock_ms ? reader->batch.clock_ms : reader->clock_ms;
+  stats->clock_ms = newest_clock(reader);
   stats->left = 0;
   for (size_t i = 0; i < reader->batch.lane_count; i++)
     if (reader->batch.lanes[i].end != INT64_MAX && reader->batch.lanes[i].next < reader->batch.lanes[i].end)

@@ -36,8 +36,10 @@ int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, s
                           livenps_error *error);
 
 /* Serves Kafka for about wait_ms, commits when it is time. 0, or -1 when the program must stop (error says why). Lost peers are waited
- * for inside, with a line in the log at the start and the end of the outage. read = false: keep the membership, read nothing. */
-int livenps_reader_step(livenps_reader *reader, int wait_ms, bool read, livenps_error *error);
+ * for inside, with a line in the log at the start and the end of the outage. */
+int livenps_reader_step(livenps_reader *reader, int wait_ms, livenps_error *error);
+/* Reading pauses behind the record whose clock passes this one, until it is moved on: a replay's pace. At first INT64_MAX. */
+void livenps_reader_pause_at(livenps_reader *reader, int64_t clock_ms);
 /* Commits what is in hand, once: 0, or -1 with the reason (nothing is lost: it will be read again). */
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error);
 bool livenps_reader_done(

@@ -142,17 +142,19 @@ static int fold(void *opaque, const livenps_entry *entry, livenps_error *error) 
   return 0;
 }
 
-/* Event time may run at most speed times as fast as the wall clock. */
-static bool too_fast(replay *self, const livenps_reader_stats *stats) {
-  if (self->options->speed <= 0 || stats->clock_ms == LIVENPS_NO_CLOCK)
-    return false;
+/* Event time may run at most speed times as fast as the wall clock: the event time that is due now. */
+static int64_t due_clock(replay *self, const livenps_reader_stats *stats) {
+  if (self->options->speed <= 0)
+    return INT64_MAX;
   if (self->first_clock_ms == LIVENPS_NO_CLOCK) {
-    /* Records before --from do not count against the pace. */
+    /* Records before --from do not count against the pace: it begins with the first that has a clock. */
+    if (stats->clock_ms == LIVENPS_NO_CLOCK)
+      return LIVENPS_NO_CLOCK;
     self->first_clock_ms = stats->clock_ms;
     self->started_ms = livenps_monotonic_ms();
   }
-  return (double)(stats->clock_ms - self->first_clock_ms) >
-         (double)(livenps_monotonic_ms() - self->started_ms) * self->options->speed;
+  const double ahead_ms = (double)(livenps_monotonic_ms() - self->started_ms) * self->options->speed;
+  return ahead_ms < (double)(INT64_MAX / 2) ? self->first_clock_ms + (int64_t)ahead_ms : INT64_MAX;
 }
 
 static void show_progress(replay *self, const livenps_reader_stats *stats, bool last) {
@@ -216,7 +218,8 @@ static int read_all(replay *self, livenps_error *error) {
   self->started_ms = self->shown_ms = livenps_monotonic_ms();
   while (!livenps_stop && !livenps_reader_done(self->reader)) {
     livenps_reader_stats_get(self->reader, &stats);
-    if (livenps_reader_step(self->reader, STEP_MS, !too_fast(self, &stats), error))
+    livenps_reader_pause_at(self->reader, due_clock(self, &stats));
+    if (livenps_reader_step(self->reader, STEP_MS, error))
       return -1;
     if (livenps_monotonic_ms() >= tick_at_ms) {
       if (tick(self, error))

@@ -160,7 +160,7 @@ int livenps_run(const livenps_settings *settings) {
   livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer,
               settings->topics.count, settings->namespace_);
   while (!livenps_stop && !aggregator.failed)
-    if (livenps_reader_step(reader, STEP_MS, true, &error))
+    if (livenps_reader_step(reader, STEP_MS, &error))
       break;
   if (aggregator.failed)
     error = aggregator.error;

@@ -357,7 +357,7 @@ def _compare(redis, namespace, truth, windows, rollups, minimum_n, reliable_n, q
             keys[tuple(parts)] = key
     # Also those that ought to be there, so that one read sees all.
     for rollup, id_ in truth.series:
-        for name in by_name:
+        for name in by_name if rollup in rollups else ():
             keys.setdefault((rollup, id_, name), "%s%s:%s:%s" % (prefix, rollup, id_, name))
     found = redis.hashes(list(keys.values()))
     ranks = {}
