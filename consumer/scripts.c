@@ -296,7 +296,9 @@ static livenps_script lease_script = {
     .text = "local lease = redis.call('GET', KEYS[1])\n"
             "if lease and lease ~= ARGV[1] then return 'OTHER' end\n"
             "local last = redis.call('GET', KEYS[2])\n"
-            "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+            /* PEXPIRE, because SET is refused when memory is out, and renewing must go on then. */
+            "if lease then redis.call('PEXPIRE', KEYS[1], ARGV[2])\n"
+            "else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end\n"
             "if last == ARGV[1] then return 'HELD' end\n"
             "redis.call('SET', KEYS[2], ARGV[1])\n"
             "return 'TAKEN'\n",
@@ -404,7 +406,7 @@ int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_
   "  local holder = redis.call('GET', lease)\n"                                                              \
   "  if holder and holder ~= token then return {'LEASE'} end\n"                                              \
   "  if not holder and redis.call('GET', lease .. ':last') ~= token then return {'LEASE'} end\n"             \
-  "  redis.call('SET', lease, token, 'PX', ms)\n"                                                            \
+  "  if holder then redis.call('PEXPIRE', lease, ms) else redis.call('SET', lease, token, 'PX', ms) end\n"   \
   "end\n"
 
 static int read_fence(const livenps_reply *reply, livenps_fence *fence, const char *script,

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -434,6 +435,12 @@ static const struct {
     {"response", 10, 2}, {"target", 13, 1},
 };
 
+/* Rounded for display, half away from zero, and never "-0". */
+static double shown_as(double value, double unit) {
+  double rounded = round(value / unit) * unit;
+  return rounded == 0 ? 0 : rounded;
+}
+
 static void cell(const drawing *canvas, const table_row *row, column which, char *out, size_t size) {
   const bool *has = row->has;
   const double *value = row->value;
@@ -441,7 +448,7 @@ static void cell(const drawing *canvas, const table_row *row, column which, char
   switch (which) {
   case COLUMN_NPS:
     if (has[FIELD_NPS_ROUNDED]) {
-      snprintf(out, size, "%+.0f", value[FIELD_NPS_ROUNDED] == 0 ? 0.0 : value[FIELD_NPS_ROUNDED]);
+      snprintf(out, size, "%+.0f", shown_as(value[FIELD_NPS_ROUNDED], 1));
     }
     break;
   case COLUMN_INTERVAL:
@@ -452,8 +459,8 @@ static void cell(const drawing *canvas, const table_row *row, column which, char
     } else if (!has[FIELD_NPS]) {
       snprintf(out, size, "fewer than %" PRId64, canvas->table->settings->minimum_n);
     } else {
-      snprintf(out, size, "%+.0f..%+.0f%s", value[FIELD_NPS_LOW], value[FIELD_NPS_HIGH],
-               value[FIELD_RELIABLE] != 0 ? "" : " ?");
+      snprintf(out, size, "%+.0f..%+.0f%s", shown_as(value[FIELD_NPS_LOW], 1),
+               shown_as(value[FIELD_NPS_HIGH], 1), value[FIELD_RELIABLE] != 0 ? "" : " ?");
     }
     break;
   case COLUMN_BAR:
@@ -471,7 +478,7 @@ static void cell(const drawing *canvas, const table_row *row, column which, char
       const char *arrow = value[FIELD_VERDICT] > 0   ? canvas->table->utf8 ? " ▲" : " ^"
                           : value[FIELD_VERDICT] < 0 ? canvas->table->utf8 ? " ▼" : " v"
                                                      : "  ";
-      snprintf(out, size, "%+.1f%s", value[FIELD_CHANGE], arrow);
+      snprintf(out, size, "%+.1f%s", shown_as(value[FIELD_CHANGE], 0.1), arrow);
     }
     break;
   case COLUMN_CSAT:

@@ -382,6 +382,466 @@ static void adopt_reads_what_is_stored(void **state) {
   fails_with(LIVENPS_E_REFUSED, "WRONGTYPE");
 }
 
+/* ---- the aggregator's scripts ------------------------------------------------------------------------------------- */
+
+static livenps_holder holder;
+static livenps_fence fence;
+static const livenps_fence nothing_yet = (livenps_fence)99;
+
+static void hold(void) {
+  bool held = false, taken = false;
+  holder = (livenps_holder){.token = "token-a", .lease_ms = 60000};
+  assert_int_equal(livenps_script_lease(redis, &keys, &holder, &held, &taken, &error), 0);
+  assert_true(held);
+  assert_true(taken);
+}
+
+static void chunk_is_stored(const char *key, const char *bytes) {
+  livenps_reply_free(command("SET %s %s PX 60000", key, bytes));
+}
+
+static char name_a[] = "head", key_a[] = "nps:{t}:snapshot:1:head";
+static char name_b[] = "5m.1", key_b[] = "nps:{t}:snapshot:1:5m.1";
+static livenps_chunk chunks[] = {{name_a, key_a, 5}, {name_b, key_b, 3}};
+
+static int genesis(const char *seen, int64_t *number_out) {
+  static const livenps_claim positions[] = {{"a/0", 0, 10}, {"a/1", 0, 20}};
+  char name[] = "note", value[] = "kept", clash[] = "lineage", no[] = "never";
+  const livenps_pair extra[] = {{name, value}, {clash, no}};
+  livenps_buffer payload = {0};
+  livenps_buffer_add(&payload, "first", 5);
+  memcpy(holder.lineage, LINEAGE, sizeof LINEAGE);
+  fence = nothing_yet;
+  int result = livenps_script_genesis(redis, &keys, &holder,
+                                      &(livenps_birth){.seen = seen,
+                                                       .admit = ADMIT,
+                                                       .snapshot_id = "1",
+                                                       .chunks = chunks,
+                                                       .chunk_count = 2,
+                                                       .positions = positions,
+                                                       .position_count = 2,
+                                                       .extra = extra,
+                                                       .extra_count = 2,
+                                                       .payload = &payload},
+                                      &fence, number_out, &redis_ms, &error);
+  livenps_buffer_free(&payload);
+  return result;
+}
+
+static int64_t born(void) {
+  int64_t count = 0;
+  run("FLUSHALL");
+  hold();
+  chunk_is_stored(key_a, "12345");
+  chunk_is_stored(key_b, "123");
+  if (genesis("", &count) != 0 || fence != LIVENPS_FENCE_OK) {
+    fail_msg("genesis: %d %s", fence, error.text);
+  }
+  return count;
+}
+
+static void commit_one(const char *payload) {
+  char value[256];
+  text("HGET nps:{t}:positions a/0", value);
+  int64_t stored = strtoll(value, NULL, 10);
+  livenps_claim claim = {"a/0", stored, stored + 1};
+  assert_int_equal(commit(LINEAGE, ADMIT, 100000, &claim, 1, payload, strlen(payload)), 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_OK);
+}
+
+static void the_lease_has_one_holder(void **state) {
+  (void)state;
+  bool held, taken;
+  livenps_holder other = {.token = "token-b", .lease_ms = 60000};
+  run("FLUSHALL");
+  hold();
+  assert_int_equal(livenps_script_lease(redis, &keys, &other, &held, &taken, &error), 0);
+  assert_false(held);
+  assert_int_equal(livenps_script_lease(redis, &keys, &holder, &held, &taken, &error), 0);
+  assert_true(held);
+  assert_false(taken);
+  assert_int_equal(livenps_script_release(redis, &keys, &other, &error),
+                   0); /* not its own: nothing happens */
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 1);
+  /* Lapsed, but nobody took it: what the holder knows still holds. */
+  run("DEL nps:{t}:lease");
+  assert_int_equal(livenps_script_lease(redis, &keys, &holder, &held, &taken, &error), 0);
+  assert_true(held);
+  assert_false(taken);
+  /* Somebody held it in between. */
+  run("DEL nps:{t}:lease");
+  assert_int_equal(livenps_script_lease(redis, &keys, &other, &held, &taken, &error), 0);
+  assert_true(held);
+  assert_true(taken);
+  assert_int_equal(livenps_script_release(redis, &keys, &other, &error), 0);
+  assert_int_equal(number("EXISTS nps:{t}:lease"), 0);
+  assert_int_equal(livenps_script_lease(redis, &keys, &holder, &held, &taken, &error), 0);
+  assert_true(held);
+  assert_true(taken);
+}
+
+static void genesis_installs_everything(void **state) {
+  (void)state;
+  char value[256], head[256];
+  int64_t count = born();
+  assert_int_equal(count, 1);
+  text("HGET nps:{t}:meta lineage", value); /* an extra field never replaces one of ours */
+  assert_string_equal(value, LINEAGE);
+  text("HGET nps:{t}:meta note", value);
+  assert_string_equal(value, "kept");
+  text("HGET nps:{t}:meta head", head);
+  assert_string_equal(head, holder.covered.id);
+  text("HGET nps:{t}:snapshot entry", value);
+  assert_string_equal(head, value);
+  text("HGET nps:{t}:snapshot chunks", value);
+  assert_string_equal(value, "head nps:{t}:snapshot:1:head 5\n5m.1 nps:{t}:snapshot:1:5m.1 3\n");
+  assert_int_equal(number("HGET nps:{t}:positions a/1"), 20);
+  assert_int_equal(number("PTTL nps:{t}:snapshot:1:head"), -1);
+  assert_int_equal(number("HGET nps:{t}:meta trimmed"), number("HGET nps:{t}:meta bytes"));
+  commit_one("x");
+
+  /* Again, over what is there: the number rises, nothing of before stays. */
+  chunk_is_stored("nps:{t}:snapshot:0:old", "x");
+  run("HSET nps:{t}:snapshot chunks old_nps:{t}:snapshot:0:old_1");
+  run("HSET nps:{t}:positions gone/7 3");
+  run("HSET nps:{t}:meta leftover 1");
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_OK);
+  assert_int_equal(count, 2);
+  assert_int_equal(number("HEXISTS nps:{t}:positions gone/7"), 0);
+  assert_int_equal(number("HEXISTS nps:{t}:meta leftover"), 0);
+  assert_int_equal(number("XLEN nps:{t}:log"), 1);
+}
+
+static void genesis_refusals_change_nothing(void **state) {
+  (void)state;
+  char before[65], after[65];
+  int64_t count = 0;
+  born();
+  commit_one("x");
+  picture(before);
+  assert_int_equal(genesis("", &count), 0); /* somebody was faster */
+  assert_int_equal(fence, LIVENPS_FENCE_LINEAGE);
+  assert_int_equal(genesis("ffffffffffffffffffffffffffffffff", &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LINEAGE);
+  memcpy(holder.token, "token-z", 8);
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LEASE);
+  memcpy(holder.token, "token-a", 8);
+  chunks[1].size = 4;
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_CHUNK);
+  chunks[1].size = 3;
+  run("CONFIG SET maxmemory 1");
+  assert_int_equal(genesis(LINEAGE, &count), -1);
+  run("CONFIG SET maxmemory 0");
+  fails_with(LIVENPS_E_LOST, "OOM");
+  picture(after);
+  assert_string_equal(before, after);
+  run("DEL nps:{t}:snapshot:1:head");
+  picture(before);
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_CHUNK);
+  picture(after);
+  assert_string_equal(before, after);
+  run("FLUSHALL"); /* the flush takes the token, too */
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LEASE);
+  hold();
+  assert_int_equal(genesis(LINEAGE, &count), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LINEAGE);
+}
+
+static void genesis_with_many_partitions(void **state) {
+  (void)state;
+  int64_t count = 0;
+  born();
+  livenps_claim *positions = livenps_alloc(MANY * sizeof *positions);
+  for (int i = 0; i < MANY; i++) {
+    char name[32];
+    positions[i] =
+        (livenps_claim){livenps_copy(name, (size_t)snprintf(name, sizeof name, "many/%d", i)), 0, i};
+  }
+  livenps_buffer payload = {0};
+  assert_int_equal(livenps_script_genesis(redis, &keys, &holder,
+                                          &(livenps_birth){.seen = LINEAGE,
+                                                           .admit = ADMIT,
+                                                           .snapshot_id = "1",
+                                                           .positions = positions,
+                                                           .position_count = MANY,
+                                                           .payload = &payload},
+                                          &fence, &count, &redis_ms, &error),
+                   0);
+  assert_int_equal(fence, LIVENPS_FENCE_OK);
+  assert_int_equal(number("HLEN nps:{t}:positions"), MANY);
+  assert_int_equal(number("HGET nps:{t}:positions many/19999"), 19999);
+  assert_int_equal(number("EXISTS nps:{t}:snapshot:1:head"), 0); /* no longer listed */
+  for (int i = 0; i < MANY; i++) {
+    free((void *)(uintptr_t)positions[i].field);
+  }
+  free(positions);
+}
+
+static void look_tells_what_stands(void **state) {
+  (void)state;
+  livenps_stored stored = {0};
+  run("FLUSHALL");
+  assert_int_equal(livenps_script_look(redis, &keys, &stored, &error), 0);
+  assert_false(stored.present);
+  assert_string_equal(stored.lineage, "");
+  free(stored.chunks);
+  born();
+  commit_one("x");
+  assert_int_equal(livenps_script_look(redis, &keys, &stored, &error), 0);
+  assert_true(stored.present);
+  assert_true(stored.covered_exists);
+  assert_int_equal(stored.version, LIVENPS_FORMAT_VERSION);
+  assert_int_equal(stored.genesis, 1);
+  assert_string_equal(stored.lineage, LINEAGE);
+  assert_string_equal(stored.admit, ADMIT);
+  assert_string_equal(stored.covered.id, holder.covered.id);
+  assert_string_equal(stored.covered.nonce, holder.covered.nonce);
+  assert_string_equal(stored.head.id, entry.id);
+  free(stored.chunks);
+  /* The id alone is not enough. */
+  run("HSET nps:{t}:snapshot nonce other");
+  assert_int_equal(livenps_script_look(redis, &keys, &stored, &error), 0);
+  assert_false(stored.covered_exists);
+  free(stored.chunks);
+  /* A pointer of another lineage is none. */
+  run("HSET nps:{t}:snapshot lineage other");
+  assert_int_equal(livenps_script_look(redis, &keys, &stored, &error), 0);
+  assert_string_equal(stored.covered.id, "");
+  free(stored.chunks);
+  /* Without a log the lineage is told, for the genesis that replaces it. */
+  run("DEL nps:{t}:log");
+  assert_int_equal(livenps_script_look(redis, &keys, &stored, &error), 0);
+  assert_false(stored.present);
+  assert_string_equal(stored.lineage, LINEAGE);
+  free(stored.chunks);
+}
+
+static void read_gives_what_is_new(void **state) {
+  (void)state;
+  livenps_reading reading = {0};
+  born();
+  char payload[2000];
+  for (int i = 0; i < 40; i++) {
+    memset(payload, 'a' + i % 26, sizeof payload - 1);
+    payload[sizeof payload - 1] = 0;
+    commit_one(payload);
+  }
+  livenps_entry_id last = holder.covered;
+  int total = 0, calls = 0;
+  for (;; calls++) {
+    assert_int_equal(livenps_script_read(redis, &keys, &holder, last.id, 20000, &reading, &error), 0);
+    assert_int_equal(reading.fence, LIVENPS_FENCE_OK);
+    assert_true(reading.count <= 16); /* bounded by bytes, about */
+    for (size_t i = 0; i < reading.count; i++) {
+      assert_string_equal(reading.at[i].before.id, last.id);
+      assert_string_equal(reading.at[i].before.nonce, last.nonce);
+      assert_int_equal(reading.at[i].payload.length, sizeof payload - 1);
+      assert_int_equal(reading.at[i].payload.at[0], 'a' + total % 26);
+      assert_int_equal(reading.at[i].ms, strtoll(reading.at[i].id.id, NULL, 10));
+      last = reading.at[i].id;
+      total++;
+    }
+    bool end = reading.count == 0;
+    assert_true(reading.redis_ms > 0);
+    assert_string_equal(reading.head.id, entry.id);
+    livenps_reading_free(&reading);
+    if (end) {
+      break;
+    }
+  }
+  assert_int_equal(total, 40);
+  assert_true(calls >= 3);
+
+  char other[33] = "other";
+  livenps_holder changed = holder;
+  memcpy(changed.lineage, other, sizeof other);
+  assert_int_equal(livenps_script_read(redis, &keys, &changed, last.id, 1000, &reading, &error), 0);
+  assert_int_equal(reading.fence, LIVENPS_FENCE_LINEAGE);
+  livenps_reading_free(&reading);
+  changed = holder;
+  memcpy(changed.token, "token-z", 8);
+  assert_int_equal(livenps_script_read(redis, &keys, &changed, last.id, 1000, &reading, &error), 0);
+  assert_int_equal(reading.fence, LIVENPS_FENCE_LEASE);
+  livenps_reading_free(&reading);
+  run("XADD nps:{t}:log * x y");
+  assert_int_equal(livenps_script_read(redis, &keys, &holder, last.id, 1000, &reading, &error), -1);
+  fails_with(LIVENPS_E_DATA, "another program wrote it");
+  run("DEL nps:{t}:log");
+  assert_int_equal(livenps_script_read(redis, &keys, &holder, last.id, 1000, &reading, &error), 0);
+  assert_int_equal(reading.fence, LIVENPS_FENCE_GONE);
+  livenps_reading_free(&reading);
+}
+
+static char stored_id[64];
+
+static int publish(const char *before, const char *id, const char *field) {
+  livenps_ops ops = {0};
+  livenps_ops_command(&ops, "HSET", "nps:{t}:view", field, "1", NULL);
+  livenps_ops_command(&ops, "SADD", "nps:{t}:set", field, NULL);
+  fence = nothing_yet;
+  int result = livenps_script_publish(redis, &keys, &holder, before, id, &ops, &fence, stored_id, &error);
+  livenps_ops_free(&ops);
+  return result;
+}
+
+static void publish_is_fenced(void **state) {
+  (void)state;
+  char before[65], after[65], value[256];
+  born();
+  assert_int_equal(publish("", "p-1", "one"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_OK);
+  assert_int_equal(number("HGET nps:{t}:view one"), 1);
+  assert_int_equal(number("SISMEMBER nps:{t}:set one"), 1);
+  text("HGET nps:{t}:meta publish", value);
+  assert_string_equal(value, "p-1");
+  picture(before);
+
+  assert_int_equal(publish("", "p-2", "two"), 0); /* a late one: what it believes is old */
+  assert_int_equal(fence, LIVENPS_FENCE_REPUBLISH);
+  assert_string_equal(stored_id, "p-1");
+  livenps_holder right = holder;
+  memcpy(holder.token, "token-z", 8);
+  assert_int_equal(publish("p-1", "p-2", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LEASE);
+  holder = right;
+  holder.lineage[0] = 'f';
+  assert_int_equal(publish("p-1", "p-2", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LINEAGE);
+  holder = right;
+  holder.covered.nonce[0] = 'x'; /* the same id, another entry */
+  assert_int_equal(publish("p-1", "p-2", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_GONE);
+  holder = right;
+  memcpy(holder.covered.id, "1-1", 4);
+  assert_int_equal(publish("p-1", "p-2", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_GONE);
+  holder = right;
+  run("CONFIG SET maxmemory 1");
+  assert_int_equal(publish("p-1", "p-2", "two"), -1);
+  run("CONFIG SET maxmemory 0");
+  fails_with(LIVENPS_E_LOST, "OOM");
+  picture(after);
+  assert_string_equal(before, after);
+
+  /* Views are ours: a key of another type gives way. */
+  run("DEL nps:{t}:view nps:{t}:set");
+  run("SET nps:{t}:view x");
+  run("SET nps:{t}:set x");
+  assert_int_equal(publish("p-1", "p-2", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_OK);
+  assert_int_equal(number("HGET nps:{t}:view two"), 1);
+  assert_int_equal(number("SISMEMBER nps:{t}:set two"), 1);
+  /* An entry at or below a stream's last id is left out, the rest is done. */
+  for (int i = 0; i < 2; i++) {
+    livenps_ops ops = {0};
+    livenps_ops_command(&ops, "XADD", "nps:{t}:trend", "7-0", "n", "1", NULL);
+    livenps_ops_command(&ops, "HSET", "nps:{t}:view", "three", i ? "2" : "1", NULL);
+    assert_int_equal(livenps_script_publish(redis, &keys, &holder, i ? "p-3" : "p-2", i ? "p-4" : "p-3", &ops,
+                                            &fence, stored_id, &error),
+                     0);
+    assert_int_equal(fence, LIVENPS_FENCE_OK);
+    livenps_ops_free(&ops);
+  }
+  assert_int_equal(number("XLEN nps:{t}:trend"), 1);
+  assert_int_equal(number("HGET nps:{t}:view three"), 2);
+  run("FLUSHALL");
+  assert_int_equal(publish("p-4", "p-5", "two"), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LEASE);
+  assert_int_equal(number("DBSIZE"), 0);
+}
+
+static int flip(const livenps_entry_id *covers, const livenps_chunk *list, size_t count) {
+  fence = nothing_yet;
+  return livenps_script_flip(redis, &keys, &holder, covers, "2", list, count, &fence, &error);
+}
+
+static void flip_trims_behind_the_snapshot(void **state) {
+  (void)state;
+  char value[256];
+  born();
+  commit_one("one");
+  commit_one("two22");
+  livenps_entry_id covers = entry, first = holder.covered;
+  commit_one("three");
+  char key_c[] = "nps:{t}:snapshot:2:head";
+  chunk_is_stored(key_c, "1234567");
+  livenps_chunk list[] = {{name_a, key_c, 7}, chunks[1]};
+  assert_int_equal(flip(&covers, list, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_OK);
+  assert_string_equal(holder.covered.id, covers.id);
+  assert_int_equal(number("XLEN nps:{t}:log"), 2); /* the covered one and the one after it */
+  livenps_reply *reply = command("XRANGE nps:{t}:log %s %s", covers.id, covers.id);
+  assert_int_equal(livenps_reply_count(reply), 1);
+  livenps_reply_free(reply);
+  assert_int_equal(number("HGET nps:{t}:meta bytes") - number("HGET nps:{t}:meta trimmed"), 5);
+  assert_int_equal(number("EXISTS nps:{t}:snapshot:1:head"), 0); /* replaced */
+  assert_int_equal(number("PTTL nps:{t}:snapshot:1:5m.1"), -1);  /* kept */
+  assert_int_equal(number("PTTL nps:{t}:snapshot:2:head"), -1);
+  text("HGET nps:{t}:snapshot id", value);
+  assert_string_equal(value, "2");
+
+  /* Never backwards, even where the entry were still there. */
+  char before[65], after[65];
+  picture(before);
+  assert_int_equal(flip(&first, list, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_GONE);
+  picture(after);
+  assert_string_equal(before, after);
+}
+
+static void flip_refusals_change_nothing(void **state) {
+  (void)state;
+  char before[65], after[65];
+  born();
+  livenps_entry_id first = holder.covered;
+  commit_one("one");
+  livenps_entry_id covers = entry;
+  commit_one("two");
+  livenps_holder right = holder;
+  picture(before);
+  memcpy(holder.token, "token-z", 8);
+  assert_int_equal(flip(&covers, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LEASE);
+  holder = right;
+  holder.lineage[0] = 'f';
+  assert_int_equal(flip(&covers, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_LINEAGE);
+  holder = right;
+  livenps_entry_id wrong = covers;
+  wrong.nonce[0] = 'x';
+  assert_int_equal(flip(&wrong, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_GONE);
+  chunks[0].size = 6;
+  assert_int_equal(flip(&covers, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_CHUNK);
+  chunks[0].size = 5;
+  run("CONFIG SET maxmemory 1");
+  assert_int_equal(flip(&covers, chunks, 2), -1);
+  run("CONFIG SET maxmemory 0");
+  fails_with(LIVENPS_E_LOST, "OOM");
+  picture(after);
+  assert_string_equal(before, after);
+  assert_string_equal(holder.covered.id, first.id);
+
+  /* A pointer that is further already. */
+  livenps_reply_free(command("HSET nps:{t}:snapshot entry 99999999999999-0"));
+  picture(before);
+  assert_int_equal(flip(&covers, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_BACKWARDS);
+  run("DEL nps:{t}:snapshot:1:5m.1");
+  livenps_reply_free(command("HSET nps:{t}:snapshot entry %s", first.id));
+  picture(before);
+  assert_int_equal(flip(&covers, chunks, 2), 0);
+  assert_int_equal(fence, LIVENPS_FENCE_CHUNK);
+  picture(after);
+  assert_string_equal(before, after);
+}
+
 static int start(void **state) {
   (void)state;
   redis_server_start(&server, NULL);
@@ -408,6 +868,15 @@ int main(void) {
       cmocka_unit_test(commit_ids_rise_when_the_clock_goes_back),
       cmocka_unit_test(many_claims),
       cmocka_unit_test(adopt_reads_what_is_stored),
+      cmocka_unit_test(the_lease_has_one_holder),
+      cmocka_unit_test(genesis_installs_everything),
+      cmocka_unit_test(genesis_refusals_change_nothing),
+      cmocka_unit_test(genesis_with_many_partitions),
+      cmocka_unit_test(look_tells_what_stands),
+      cmocka_unit_test(read_gives_what_is_new),
+      cmocka_unit_test(publish_is_fenced),
+      cmocka_unit_test(flip_trims_behind_the_snapshot),
+      cmocka_unit_test(flip_refusals_change_nothing),
   };
   return cmocka_run_group_tests(tests, start, stop);
 }
