@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 
@@ -384,7 +384,7 @@ def test_history_that_would_not_be_kept_is_refused(kafka, old, config, advice):
 
 def test_history_ahead_of_the_broker_is_refused(kafka, tmp_path):
     topic = kafka.topic(1, retention_ms=-1)
-    soon = datetime.utcfromtimestamp(time.time() - 600).strftime("%Y-%m-%dT%H:%M:%SZ")
+    soon = datetime.fromtimestamp(time.time() - 600, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     done = producer("simulate", *to(kafka, topic), "--start", soon, "--count", 300000)
     assert done.returncode == 6 and "message.timestamp.after.max.ms" in done.stderr
     assert kafka.count(topic) == 0
@@ -426,7 +426,7 @@ def test_a_vendors_payload_by_its_mapping(kafka):
 
 def test_check_tells_each_event(tmp_path):
     answer = '{"id":"a-%d","type":"answer","time":"%s","touchpoint":"delivery","scale":"nps","score":%d}'
-    now = datetime.utcnow().strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     # The lines of docs/publishing.md, with times of their length.
     lines = [answer % (1, now, 9), answer % (2, now, 11), (answer % (3, now, 9)).replace('"touchpoint":"delivery",', "")]
     (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
