@@ -196,6 +196,7 @@ def test_a_signal_ends_a_simulation_with_its_truth(kafka, tmp_path):
     assert truth_of(tmp_path / "truth") == recount(record.value for record in records)
 
 
+@pytest.mark.long
 def test_truth_counts_what_a_broker_that_went_away_has(fragile, tmp_path):
     topic = fragile.topic(2)
     process = begun("simulate", *to(fragile, topic), "--rate", 2000, "--truth", tmp_path / "truth")
