@@ -151,3 +151,61 @@ int livenps_counters_unpack(const char **at, const char *end, livenps_counters *
   *at = next;
   return 0;
 }
+
+/* Bytes that pack wrote are read without doubts about their end. */
+static const char *get_packed(const char *at, const char *end, uint64_t *value) {
+  assert(at < end);
+  unsigned char byte = (unsigned char)*at;
+  if (byte < 0x80) {
+    *value = byte;
+    return at + 1;
+  }
+  at = get(at, end, value);
+  assert(at);
+  return at;
+}
+
+void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length, int sign) {
+  const char *end = bytes + length;
+  uint64_t mask, value;
+  bytes = get_packed(bytes, end, &mask);
+  for (uint32_t left = (uint32_t)mask; left; left &= left - 1) {
+    int64_t *at = &to->at[__builtin_ctz(left)];
+    bytes = get_packed(bytes, end, &value);
+    *at = sign < 0 ? minus(*at, unzigzag(value)) : plus(*at, unzigzag(value));
+  }
+  assert(bytes == end);
+}
+
+size_t livenps_packed_add(const char *a, size_t a_length, const char *b, size_t b_length,
+                          char out[LIVENPS_PACKED_MAX]) {
+  const char *a_end = a + a_length, *b_end = b + b_length;
+  uint64_t a_mask, b_mask, values[LIVENPS_COUNTERS];
+  uint32_t mask = 0, count = 0;
+  a = get_packed(a, a_end, &a_mask);
+  b = get_packed(b, b_end, &b_mask);
+  for (uint32_t left = (uint32_t)(a_mask | b_mask); left; left &= left - 1) {
+    uint32_t bit = left & -left;
+    uint64_t x = 0, y = 0;
+    if (a_mask & bit) {
+      a = get_packed(a, a_end, &x);
+    }
+    if (b_mask & bit) {
+      b = get_packed(b, b_end, &y);
+    }
+    int64_t sum_of_both = plus(unzigzag(x), unzigzag(y));
+    if (sum_of_both) {
+      mask |= bit;
+      values[count++] = zigzag(sum_of_both);
+    }
+  }
+  assert(a == a_end && b == b_end);
+  if (!mask) {
+    return 0;
+  }
+  char *at = put(out, mask);
+  for (uint32_t i = 0; i < count; i++) {
+    at = put(at, values[i]);
+  }
+  return (size_t)(at - out);
+}

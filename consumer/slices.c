@@ -4,17 +4,20 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { PAGE = 16 };
+enum { PAGE = 32 };
 
 struct livenps_page {
   int64_t base;      /* number / PAGE, rounded down */
-  uint16_t present;  /* bit i: base * PAGE + i is here */
+  uint32_t present;  /* bit i: base * PAGE + i is here */
   uint16_t capacity; /* bytes behind the header */
   uint16_t ends[];   /* one for each present slice, then the packed bytes */
 };
 
-static unsigned population(const livenps_page *page) {
-  return (unsigned)__builtin_popcount(page->present);
+/* Written out, because without a flag for newer processors the builtin is a call. */
+static unsigned population(uint32_t mask) {
+  mask = mask - (mask >> 1 & 0x55555555u);
+  mask = (mask & 0x33333333u) + (mask >> 2 & 0x33333333u);
+  return ((mask + (mask >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
 }
 
 static char *packed(livenps_page *page, unsigned count) {
@@ -36,8 +39,8 @@ void livenps_slices_free(livenps_slices *slices) {
 /* Index of the first page whose base is at or above the given one. The newest page is asked first: most rows go there. */
 static uint32_t find(const livenps_slices *slices, int64_t base) {
   uint32_t low = 0, high = slices->count;
-  if (high && slices->pages[high - 1]->base <= base) {
-    return slices->pages[high - 1]->base < base ? high : high - 1;
+  if (high == 0 || slices->last_base <= base) {
+    return high && slices->last_base == base ? high - 1 : high;
   }
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
@@ -48,6 +51,19 @@ static uint32_t find(const livenps_slices *slices, int64_t base) {
     }
   }
   return low;
+}
+
+/* After any change of the list of pages. */
+static void note_last(livenps_slices *slices) {
+  slices->last = slices->pages[slices->count - 1];
+  slices->last_base = slices->last->base;
+}
+
+static void page_put(livenps_slices *slices, uint32_t at, livenps_page *page) {
+  slices->pages[at] = page;
+  if (at + 1 == slices->count) {
+    slices->last = page;
+  }
 }
 
 /* Room is given out in the steps in which malloc has it. */
@@ -72,6 +88,7 @@ static livenps_page *page_insert(livenps_slices *slices, uint32_t at, int64_t ba
   page->present = 0;
   slices->pages[at] = page;
   slices->count++;
+  note_last(slices);
   return page;
 }
 
@@ -85,10 +102,11 @@ static void pages_remove(livenps_slices *slices, uint32_t at, uint32_t count) {
     return;
   }
   memmove(slices->pages + at, slices->pages + at + count, (slices->count - at) * sizeof *slices->pages);
+  note_last(slices);
 }
 
 static livenps_page *slice_insert(livenps_page *page, unsigned bit, const char *bytes, size_t length) {
-  unsigned count = population(page), index = (unsigned)__builtin_popcount(page->present & ((1u << bit) - 1));
+  unsigned count = population(page->present), index = population(page->present & ((1u << bit) - 1));
   size_t start = begin(page, index), total = begin(page, count);
   page = reserve(page, (count + 1) * sizeof *page->ends + total + length);
   char *from = packed(page, count), *to = packed(page, count + 1);
@@ -100,12 +118,12 @@ static livenps_page *slice_insert(livenps_page *page, unsigned bit, const char *
     page->ends[i] = (uint16_t)(page->ends[i - 1] + length);
   }
   page->ends[index] = (uint16_t)(start + length);
-  page->present |= (uint16_t)(1u << bit);
+  page->present |= 1u << bit;
   return page;
 }
 
 static void slice_remove(livenps_page *page, unsigned bit) {
-  unsigned count = population(page), index = (unsigned)__builtin_popcount(page->present & ((1u << bit) - 1));
+  unsigned count = population(page->present), index = population(page->present & ((1u << bit) - 1));
   size_t start = begin(page, index), end = page->ends[index], total = begin(page, count);
   for (unsigned i = index; i + 1 < count; i++) {
     page->ends[i] = (uint16_t)(page->ends[i + 1] - (end - start));
@@ -113,11 +131,11 @@ static void slice_remove(livenps_page *page, unsigned bit) {
   char *from = packed(page, count), *to = packed(page, count - 1);
   memmove(to, from, start);
   memmove(to + start, from + end, total - end);
-  page->present &= (uint16_t) ~(1u << bit);
+  page->present &= ~(1u << bit);
 }
 
 static livenps_page *slice_replace(livenps_page *page, unsigned index, const char *bytes, size_t length) {
-  unsigned count = population(page);
+  unsigned count = population(page->present);
   size_t start = begin(page, index), end = page->ends[index], total = begin(page, count);
   if (length != end - start) {
     page = reserve(page, count * sizeof *page->ends + total - (end - start) + length);
@@ -131,29 +149,23 @@ static livenps_page *slice_replace(livenps_page *page, unsigned index, const cha
   return page;
 }
 
-int livenps_slices_add(livenps_slices *slices, int64_t number, const livenps_counters *counters) {
+int livenps_slices_add(livenps_slices *slices, int64_t number, const char *packed_more, size_t more_length) {
   char bytes[LIVENPS_PACKED_MAX];
   int64_t base = livenps_floor_divide(number, PAGE);
   unsigned bit = (unsigned)(number - base * PAGE);
-  if (livenps_counters_zero(counters)) {
-    return 0;
-  }
   uint32_t at = find(slices, base);
   livenps_page *page = at < slices->count && slices->pages[at]->base == base ? slices->pages[at] : NULL;
   if (!page || !(page->present & (1u << bit))) {
     page = page ? page : page_insert(slices, at, base);
-    slices->pages[at] = slice_insert(page, bit, bytes, livenps_counters_pack(counters, bytes));
+    page_put(slices, at, slice_insert(page, bit, packed_more, more_length));
     return 1;
   }
-  unsigned index = (unsigned)__builtin_popcount(page->present & ((1u << bit) - 1)), count = population(page);
-  const char *old = packed(page, count) + begin(page, index);
-  livenps_counters total;
-  int bad = livenps_counters_unpack(&old, packed(page, count) + page->ends[index], &total);
-  assert(!bad);
-  (void)bad;
-  livenps_counters_add(&total, counters);
-  if (!livenps_counters_zero(&total)) {
-    slices->pages[at] = slice_replace(page, index, bytes, livenps_counters_pack(&total, bytes));
+  unsigned index = population(page->present & ((1u << bit) - 1)), count = population(page->present);
+  size_t start = begin(page, index);
+  size_t length = livenps_packed_add(packed(page, count) + start, page->ends[index] - start, packed_more,
+                                     more_length, bytes);
+  if (length) {
+    page_put(slices, at, slice_replace(page, index, bytes, length));
     return 0;
   }
   slice_remove(page, bit);
@@ -206,19 +218,12 @@ bool livenps_cursor_next(livenps_cursor *cursor) {
   }
   livenps_page *page = slices->pages[cursor->page];
   unsigned bit = (unsigned)__builtin_ctz(cursor->left);
-  unsigned index = (unsigned)__builtin_popcount(page->present & ((1u << bit) - 1));
+  unsigned index = population(page->present & ((1u << bit) - 1));
   cursor->left &= cursor->left - 1;
   cursor->number = page->base * PAGE + bit;
-  cursor->bytes = packed(page, population(page)) + begin(page, index);
+  cursor->bytes = packed(page, population(page->present)) + begin(page, index);
   cursor->length = page->ends[index] - begin(page, index);
   return true;
-}
-
-void livenps_cursor_read(const livenps_cursor *cursor, livenps_counters *counters) {
-  const char *at = cursor->bytes;
-  int bad = livenps_counters_unpack(&at, cursor->bytes + cursor->length, counters);
-  assert(!bad);
-  (void)bad;
 }
 
 bool livenps_slices_next(const livenps_slices *slices, int64_t from, int64_t *number) {

@@ -6,19 +6,22 @@
 /* Counters by number, sorted: the slices of one series in one window, or the waiting seconds of one cell. Kept packed, because a
  * typical slice holds one to five counters that are not zero and a busy series has thousands of slices. {0} is empty and valid.
  *
- *   pages, sorted by base:   [base 32 | present 0000000000100101 | ends 6 11 19 | packed packed packed ]
+ *   pages, sorted by base:   [base 3 | present 00...0100101 | ends 6 11 19 | packed packed packed ]
  *
- * A page holds sixteen neighbouring numbers; ends[i] is where the i-th present one ends, so that any slice is found without
+ * A page holds thirty-two neighbouring numbers; ends[i] is where the i-th present one ends, so that any slice is found without
  * reading those before it. A slice whose counters cancel to zero does not exist: equal contents have equal bytes. */
 typedef struct livenps_page livenps_page;
 typedef struct {
   livenps_page **pages;
+  livenps_page
+      *last; /* the newest page and its base: most rows go there, and its memory can be asked for early */
+  int64_t last_base;
   uint32_t count, capacity;
 } livenps_slices;
 
 void livenps_slices_free(livenps_slices *slices); /* leaves {0} */
-/* 1: the slice is new; -1: it became zero and is gone; 0: it was there and stays (or counters are all zero). */
-int livenps_slices_add(livenps_slices *slices, int64_t number, const livenps_counters *counters);
+/* Adds packed counters that are not all zero. 1: the slice is new; -1: it became zero and is gone; 0: it was there and stays. */
+int livenps_slices_add(livenps_slices *slices, int64_t number, const char *packed, size_t length);
 /* Removes all slices with numbers below the given one. */
 void livenps_slices_drop(livenps_slices *slices, int64_t below);
 /* The smallest number at or above from; false when there is none. */
@@ -35,7 +38,6 @@ typedef struct {
 } livenps_cursor;
 livenps_cursor livenps_slices_from(const livenps_slices *slices, int64_t from);
 bool livenps_cursor_next(livenps_cursor *cursor);
-void livenps_cursor_read(const livenps_cursor *cursor, livenps_counters *counters);
 
 /* Division that rounds down, for times before 1970 too. b > 0. */
 static inline int64_t livenps_floor_divide(int64_t a, int64_t b) {

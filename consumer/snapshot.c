@@ -320,10 +320,13 @@ static livenps_text get_name(reader *from, size_t max) {
   return from->bad ? (livenps_text){"", 0} : text;
 }
 
-static void get_packed(reader *from, livenps_counters *counters) {
-  memset(counters, 0, sizeof *counters);
-  from->bad |=
-      from->bad || livenps_counters_unpack(&from->at, from->end, counters) || livenps_counters_zero(counters);
+/* Packed counters as they are; checked, because what is in memory is read without doubts. */
+static livenps_text get_packed(reader *from) {
+  const char *start = from->at;
+  livenps_counters counters = {0};
+  from->bad |= from->bad || livenps_counters_unpack(&from->at, from->end, &counters) ||
+               livenps_counters_zero(&counters);
+  return (livenps_text){start, (size_t)(from->at - start)};
 }
 
 static bool name_is(const char *name, livenps_text text) {
@@ -369,14 +372,14 @@ static void load_series(livenps_state *state, reader *from, size_t window, int64
     slot = slot ? slot : livenps_slot_make(state, series, window);
   }
   for (uint64_t i = 0; i < count && !from->bad; i++) {
-    livenps_counters counters;
     uint64_t offset = get(from, LIVENPS_BLOCK - 1);
     from->bad |= i > 0 && offset <= last;
     last = offset;
-    get_packed(from, &counters);
+    livenps_text packed = get_packed(from);
     if (slot && !from->bad) {
       /* A slice that is there already came with another chunk of this block: no writer makes that. */
-      from->bad |= livenps_slices_add(&slot->slices, block * LIVENPS_BLOCK + (int64_t)offset, &counters) != 1;
+      from->bad |= livenps_slices_add(&slot->slices, block * LIVENPS_BLOCK + (int64_t)offset, packed.at,
+                                      packed.length) != 1;
     }
   }
 }
@@ -550,12 +553,11 @@ static void load_waiting(livenps_state *state, reader *from) {
   int64_t second = 0,
           first = state->started ? livenps_floor_divide(state->clock_ms, 1000) + 1 : LIVENPS_FIRST_SECOND;
   for (uint64_t i = 0; i < count && !from->bad; i++) {
-    livenps_counters counters;
     second += get_signed(from, i ? 1 : LIVENPS_FIRST_SECOND, 2 * LIVENPS_LAST_SECOND);
-    get_packed(from, &counters);
+    livenps_text packed = get_packed(from);
     from->bad |= second < first || second > LIVENPS_LAST_SECOND;
     if (!from->bad) {
-      livenps_cell_wait(state, livenps_cell_find(state, dimensions), second, &counters);
+      livenps_cell_wait(state, livenps_cell_find(state, dimensions), second, packed);
     }
   }
 }
@@ -620,15 +622,14 @@ static int slot_finish(livenps_state *state, livenps_slot *slot, livenps_error *
   livenps_pane *pane = &state->windows[slot->window];
   livenps_slices_drop(&slot->slices, pane->head - 2 * pane->length + 1);
   livenps_cursor cursor = livenps_slices_from(&slot->slices, pane->head - 2 * pane->length + 1);
-  livenps_counters counters;
   while (livenps_cursor_next(&cursor)) {
     if (cursor.number > pane->head) {
       return livenps_fail(error, LIVENPS_E_DATA,
                           "snapshot: slice %" PRId64 " of window %s is ahead of the head's clock",
                           cursor.number, pane->config.name);
     }
-    livenps_cursor_read(&cursor, &counters);
-    livenps_counters_add(cursor.number > pane->head - pane->length ? &slot->now : &slot->previous, &counters);
+    livenps_packed_apply(cursor.number > pane->head - pane->length ? &slot->now : &slot->previous,
+                         cursor.bytes, cursor.length, 1);
   }
   if (slot->slices.count == 0) {
     livenps_slot_remove(state, slot);

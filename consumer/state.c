@@ -307,12 +307,11 @@ livenps_block *livenps_pane_block(livenps_pane *pane, int64_t number) {
   return &pane->blocks[low];
 }
 
-static void slot_add(livenps_state *state, livenps_slot *slot, int64_t number,
-                     const livenps_counters *counters) {
+static void slot_add(livenps_state *state, livenps_slot *slot, int64_t number, livenps_text packed) {
   livenps_pane *pane = &state->windows[slot->window];
   bool now = number > pane->head - pane->length;
-  int change = livenps_slices_add(&slot->slices, number, counters);
-  livenps_counters_add(now ? &slot->now : &slot->previous, counters);
+  int change = livenps_slices_add(&slot->slices, number, packed.at, packed.length);
+  livenps_packed_apply(now ? &slot->now : &slot->previous, packed.at, packed.length, 1);
   livenps_pane_block(pane, livenps_floor_divide(number, LIVENPS_BLOCK))->dirty = true;
   livenps_state_mark(state, slot->series, slot->window, true);
   if (change > 0) {
@@ -447,20 +446,54 @@ static livenps_series *resolve_one(livenps_state *state, const livenps_cell_plac
   return group->other ? group->other : livenps_series_make(state, rollup, livenps_text_of("~other"));
 }
 
-static void enter(livenps_state *state, livenps_cell_place *cell, int64_t second,
-                  const livenps_counters *counters) {
-  bool any = false;
-  for (size_t w = 0; w < state->window_count && !any; w++) {
-    const livenps_pane *pane = &state->windows[w];
-    any = livenps_floor_divide(second * 1000, pane->config.slice_ms) > pane->head - 2 * pane->length;
+/* A busy state is larger than any cache: memory that a row will need is asked for before it is used, so that the waits overlap. */
+static void prefetch(const livenps_state *state, const livenps_cell_place *cell) {
+  for (size_t r = 0; r < state->rollup_count; r++) {
+    const livenps_series *series = cell->series[r];
+    for (size_t w = 0; series && w < state->window_count; w++) {
+      const livenps_slot *slot = series->places[w].slot;
+      if (slot && slot->slices.last) {
+        __builtin_prefetch(slot->slices.last, 1);
+        __builtin_prefetch((const char *)slot->slices.last + 64, 1);
+        __builtin_prefetch((const char *)slot->slices.last + 128, 1);
+        __builtin_prefetch(slot->slices.pages + slot->slices.count - 1);
+      }
+    }
   }
-  if (!any || livenps_counters_zero(counters)) {
+}
+
+static void prefetch_slots(const livenps_state *state, const livenps_cell_place *cell) {
+  for (size_t r = 0; r < state->rollup_count; r++) {
+    const livenps_series *series = cell->series[r];
+    for (size_t w = 0; series && w < state->window_count; w++) {
+      const char *slot = (const char *)series->places[w].slot;
+      if (slot) {
+        __builtin_prefetch(slot, 1);
+        __builtin_prefetch(slot + 64, 1);
+        __builtin_prefetch(slot + 128, 1);
+      }
+    }
+  }
+}
+
+static void enter(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed) {
+  bool any = false;
+  for (size_t w = 0; w < state->window_count; w++) {
+    livenps_pane *pane = &state->windows[w];
+    pane->number = livenps_floor_divide(second * 1000, pane->config.slice_ms);
+    any |= pane->number > pane->head - 2 * pane->length;
+  }
+  if (!any) {
     return; /* older than everything kept: only the ledger knows of it */
   }
+  bool resolved = cell->epoch == state->epoch;
+  if (resolved) {
+    prefetch_slots(state, cell);
+    prefetch(state, cell);
+  }
+  cell->epoch = state->epoch;
   /* One roll-up after the other is resolved and filled, so that no series stands without a slot while names are counted. */
   livenps_buffer id = {0};
-  bool resolved = cell->epoch == state->epoch;
-  cell->epoch = state->epoch;
   for (size_t r = 0; r < state->rollup_count; r++) {
     if (!resolved) {
       cell->series[r] = resolve_one(state, cell, r, &id);
@@ -468,19 +501,17 @@ static void enter(livenps_state *state, livenps_cell_place *cell, int64_t second
     livenps_series *series = cell->series[r];
     for (size_t w = 0; series && w < state->window_count; w++) {
       const livenps_pane *pane = &state->windows[w];
-      int64_t number = livenps_floor_divide(second * 1000, pane->config.slice_ms);
-      if (number > pane->head - 2 * pane->length) {
+      if (pane->number > pane->head - 2 * pane->length) {
         livenps_slot *slot = series->places[w].slot;
-        slot_add(state, slot ? slot : livenps_slot_make(state, series, w), number, counters);
+        slot_add(state, slot ? slot : livenps_slot_make(state, series, w), pane->number, packed);
       }
     }
   }
   livenps_buffer_free(&id);
 }
 
-void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second,
-                       const livenps_counters *counters) {
-  livenps_slices_add(&cell->waiting, second, counters);
+void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed) {
+  livenps_slices_add(&cell->waiting, second, packed.at, packed.length);
   int64_t first;
   if (livenps_slices_next(&cell->waiting, LIVENPS_FIRST_SECOND, &first)) {
     livenps_calendar_set(&state->waiting, &cell->due, first);
@@ -491,10 +522,15 @@ void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t s
 
 static void add(livenps_state *state, livenps_cell_place *cell, int64_t second,
                 const livenps_counters *counters) {
+  char bytes[LIVENPS_PACKED_MAX];
+  if (livenps_counters_zero(counters)) {
+    return;
+  }
+  livenps_text packed = {bytes, livenps_counters_pack(counters, bytes)};
   if (state->started && second <= second_of(state->clock_ms)) {
-    enter(state, cell, second, counters);
+    enter(state, cell, second, packed);
   } else {
-    livenps_cell_wait(state, cell, second, counters);
+    livenps_cell_wait(state, cell, second, packed);
   }
 }
 
@@ -558,17 +594,15 @@ static void slot_move(livenps_state *state, livenps_slot *slot, int64_t before) 
   const livenps_pane *pane = &state->windows[slot->window];
   int64_t border_before = before - pane->length, border = pane->head - pane->length,
           end = border - pane->length;
-  livenps_counters counters;
   livenps_cursor cursor = livenps_slices_from(&slot->slices, before - 2 * pane->length + 1);
   while (livenps_cursor_next(&cursor) && cursor.number <= end) {
-    livenps_cursor_read(&cursor, &counters);
-    livenps_counters_subtract(cursor.number > border_before ? &slot->now : &slot->previous, &counters);
+    livenps_packed_apply(cursor.number > border_before ? &slot->now : &slot->previous, cursor.bytes,
+                         cursor.length, -1);
   }
   cursor = livenps_slices_from(&slot->slices, (border_before > end ? border_before : end) + 1);
   while (livenps_cursor_next(&cursor) && cursor.number <= border) {
-    livenps_cursor_read(&cursor, &counters);
-    livenps_counters_subtract(&slot->now, &counters);
-    livenps_counters_add(&slot->previous, &counters);
+    livenps_packed_apply(&slot->now, cursor.bytes, cursor.length, -1);
+    livenps_packed_apply(&slot->previous, cursor.bytes, cursor.length, 1);
   }
   livenps_slices_drop(&slot->slices, end + 1);
   livenps_state_mark(state, slot->series, slot->window, true);
@@ -612,11 +646,9 @@ void livenps_state_advance(livenps_state *state, int64_t clock_ms) {
   for (livenps_due *due;
        (due = livenps_calendar_first(&state->waiting)) && due->when <= second_of(clock_ms);) {
     livenps_cell_place *cell = (livenps_cell_place *)due;
-    livenps_counters counters;
     livenps_cursor cursor = livenps_slices_from(&cell->waiting, due->when);
     while (livenps_cursor_next(&cursor) && cursor.number <= second_of(clock_ms)) {
-      livenps_cursor_read(&cursor, &counters);
-      enter(state, cell, cursor.number, &counters);
+      enter(state, cell, cursor.number, (livenps_text){cursor.bytes, cursor.length});
     }
     livenps_slices_drop(&cell->waiting, second_of(clock_ms) + 1);
     int64_t first;

@@ -88,6 +88,7 @@ typedef struct {
   livenps_window config;
   int64_t length; /* in slices: W/g */
   int64_t head;   /* the newest slice at the clock */
+  int64_t number; /* of the row that is being entered */
   livenps_calendar calendar;
   livenps_block *blocks; /* sorted */
   size_t block_count, block_capacity;
@@ -155,8 +156,7 @@ void livenps_slot_remove(livenps_state *state, livenps_slot *slot); /* the serie
 void livenps_slot_schedule(livenps_state *state, livenps_slot *slot);
 livenps_cell_place *livenps_cell_find(livenps_state *state,
                                       const livenps_text dimensions[LIVENPS_DIMENSIONS]); /* made if needed */
-void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second,
-                       const livenps_counters *counters);
+void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed);
 void livenps_state_mark(livenps_state *state, livenps_series *series, size_t window, bool stale);
 void livenps_pane_move(livenps_pane *pane, int64_t clock_ms);         /* the head only */
 livenps_block *livenps_pane_block(livenps_pane *pane, int64_t block); /* made (not dirty) if needed */

@@ -286,17 +286,11 @@ void livenps_state_views(livenps_state *state, size_t rollup, size_t window, con
 /* -- the window as it was when it ended ------------------------------------------------------------------------------------------ */
 
 /* Adds (or subtracts) the slices from first to last. */
-static void sum(const livenps_slices *slices, int64_t first, int64_t last, bool plus,
+static void sum(const livenps_slices *slices, int64_t first, int64_t last, int sign,
                 livenps_counters *total) {
-  livenps_counters counters;
   livenps_cursor cursor = livenps_slices_from(slices, first);
   while (livenps_cursor_next(&cursor) && cursor.number <= last) {
-    livenps_cursor_read(&cursor, &counters);
-    if (plus) {
-      livenps_counters_add(total, &counters);
-    } else {
-      livenps_counters_subtract(total, &counters);
-    }
+    livenps_packed_apply(total, cursor.bytes, cursor.length, sign);
   }
 }
 
@@ -347,8 +341,8 @@ void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, 
                          .window_start_ms = first * pane->config.slice_ms,
                          .window_ms = pane->config.length_ms,
                          .slice_ms = pane->config.slice_ms};
-    sum(&slot->slices, end, pane->head, false, &view.now);
-    sum(&slot->slices, first, pane->head - pane->length, true, &view.now);
+    sum(&slot->slices, end, pane->head, -1, &view.now);
+    sum(&slot->slices, first, pane->head - pane->length, 1, &view.now);
     if (livenps_counters_zero(&view.now)) {
       continue;
     }

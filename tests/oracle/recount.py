@@ -137,19 +137,19 @@ class Recount:
         at = [0] * 29
         for e in events:
             if e["type"] == "interaction":
-                at[23] += 1
+                at[0] += 1
             elif e["type"] == "invitation":
-                at[24] += 1
+                at[1] += 1
             else:
-                at[25] += 1
+                at[2] += 1
                 if e["scale"] == "nps":
-                    at[e["score"]] += 1
+                    at[3 + e["score"]] += 1
                     if e["value"] is not None:
-                        at[26 if promoter(e["score"]) else 27 if passive(e["score"]) else 28] += e["value"]
+                        at[14 if promoter(e["score"]) else 15 if passive(e["score"]) else 16] += e["value"]
                 elif e["scale"] == "csat":
-                    at[11 + e["score"] - 1] += 1
+                    at[17 + e["score"] - 1] += 1
                 elif e["scale"] == "ces":
-                    at[16 + e["score"] - 1] += 1
+                    at[22 + e["score"] - 1] += 1
         return at
 
     @staticmethod

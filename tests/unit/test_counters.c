@@ -129,6 +129,46 @@ static void test_pack_round_trip(void **state) {
   }
 }
 
+/* Adding packed bytes is adding counters; what cancels is not written. */
+static void test_packed_sums(void **state) {
+  (void)state;
+  unsigned random = 3;
+  for (int round = 0; round < 3000; round++) {
+    livenps_counters a = {0}, b = {0}, sum, back;
+    for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+      random = random * 1664525u + 1013904223u;
+      a.at[i] = random >> 30 ? 0 : (int64_t)(random >> (random % 31)) - 5;
+      random = random * 1664525u + 1013904223u;
+      b.at[i] = random >> 30 == 1 ? -a.at[i] : random >> 30 ? 0 : INT64_MAX - (int64_t)(random >> 8);
+    }
+    char packed_a[LIVENPS_PACKED_MAX], packed_b[LIVENPS_PACKED_MAX], got[LIVENPS_PACKED_MAX],
+        expected[LIVENPS_PACKED_MAX];
+    size_t a_length = livenps_counters_pack(&a, packed_a), b_length = livenps_counters_pack(&b, packed_b);
+    sum = a;
+    livenps_counters_add(&sum, &b);
+    size_t length = livenps_packed_add(packed_a, a_length, packed_b, b_length, got);
+    if (livenps_counters_zero(&sum)) {
+      assert_int_equal(length, 0);
+    } else {
+      assert_int_equal(length, livenps_counters_pack(&sum, expected));
+      assert_memory_equal(got, expected, length);
+    }
+    back = a;
+    livenps_packed_apply(&back, packed_b, b_length, 1);
+    assert_memory_equal(&back, &sum, sizeof sum);
+    livenps_packed_apply(&back, packed_b, b_length, -1);
+    assert_memory_equal(&back, &a, sizeof a);
+  }
+  char zero[LIVENPS_PACKED_MAX], got[LIVENPS_PACKED_MAX];
+  livenps_counters one = {0}, minus_one = {0};
+  one.at[LIVENPS_ANSWERS] = 1;
+  minus_one.at[LIVENPS_ANSWERS] = -1;
+  char a[LIVENPS_PACKED_MAX], b[LIVENPS_PACKED_MAX];
+  size_t a_length = livenps_counters_pack(&one, a), b_length = livenps_counters_pack(&minus_one, b);
+  assert_int_equal(livenps_packed_add(a, a_length, b, b_length, got), 0);
+  assert_int_equal(livenps_counters_pack(&(livenps_counters){0}, zero), 1);
+}
+
 static void refused(const char *bytes, size_t length) {
   livenps_counters counters;
   const char *at = bytes;
