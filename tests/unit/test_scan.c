@@ -225,6 +225,40 @@ static void code_points(void **state) {
   livenps_paths_free(&paths);
 }
 
+/* Every byte at every place of a long string, whatever stretch it is looked at with: text, or the right fault there. */
+static void every_byte_everywhere(void **state) {
+  (void)state;
+  livenps_paths paths = {0};
+  enum { LENGTH = 40 };
+  for (int byte = 0; byte < 256; byte++) {
+    for (size_t place = 0; place < LENGTH; place++) {
+      char document[LENGTH + 2];
+      memset(document, 'x', sizeof document);
+      document[0] = document[LENGTH + 1] = '"';
+      document[place + 1] = (char)byte;
+      size_t offset = place + 1;
+      const char *detail;
+      livenps_reason want = LIVENPS_REASON_NONE;
+      if (byte < 0x20 || byte == '\\') {
+        want = LIVENPS_REASON_MALFORMED;
+      } else if (byte == '"') {
+        want = LIVENPS_REASON_MALFORMED;
+        offset = place + 2; /* the string ends there, and something follows */
+      } else if (byte >= 0x80) {
+        want = LIVENPS_REASON_INVALID_UTF8;
+      }
+      if (byte == '\\' && place == LENGTH - 1) {
+        offset = LENGTH + 2; /* escapes the closing quote */
+      }
+      size_t at = offset;
+      livenps_reason reason = livenps_scan(scanner, &paths, document, sizeof document, &at, &detail);
+      if (reason != want || at != offset) {
+        fail_msg("byte %d at %zu: %s at %zu", byte, place, livenps_reason_name(reason), at);
+      }
+    }
+  }
+}
+
 static void reasons(void **state) {
   (void)state;
   for (int reason = 0; reason < LIVENPS_REASONS; reason++) {
@@ -239,8 +273,13 @@ static void reasons(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(pointers),       cmocka_unit_test(index_or_key), cmocka_unit_test(bad_pointers),
-      cmocka_unit_test(nothing_wanted), cmocka_unit_test(room),         cmocka_unit_test(code_points),
+      cmocka_unit_test(pointers),
+      cmocka_unit_test(index_or_key),
+      cmocka_unit_test(bad_pointers),
+      cmocka_unit_test(nothing_wanted),
+      cmocka_unit_test(room),
+      cmocka_unit_test(code_points),
+      cmocka_unit_test(every_byte_everywhere),
       cmocka_unit_test(reasons),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
