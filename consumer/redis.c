@@ -377,7 +377,8 @@ static int start_tls(livenps_redis *redis, const char *host, livenps_error *erro
   }
   X509_VERIFY_PARAM *parameters = SSL_get0_param(ssl);
   if (X509_VERIFY_PARAM_set1_ip_asc(parameters, host) != 1) { /* not an address: a name */
-    SSL_set_tlsext_host_name(ssl, (void *)(uintptr_t)host); /* the macro casts away const, which clang tells */
+    /* The macro casts const away, which clang tells of. */
+    SSL_set_tlsext_host_name(ssl, (void *)(uintptr_t)host);
     if (X509_VERIFY_PARAM_set1_host(parameters, host, 0) != 1) {
       livenps_fail(error, LIVENPS_E_STARTUP, "Redis at %s: not a host name that TLS can check", redis->where);
       goto done;
