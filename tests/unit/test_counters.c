@@ -190,9 +190,13 @@ static void test_unpack_refuses_what_pack_never_writes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_classes),         cmocka_unit_test(test_families_stay_apart),
-      cmocka_unit_test(test_values_by_class), cmocka_unit_test(test_subtraction_undoes_an_overflow),
-      cmocka_unit_test(test_pack_round_trip), cmocka_unit_test(test_unpack_refuses_what_pack_never_writes),
+      cmocka_unit_test(test_classes),
+      cmocka_unit_test(test_families_stay_apart),
+      cmocka_unit_test(test_values_by_class),
+      cmocka_unit_test(test_subtraction_undoes_an_overflow),
+      cmocka_unit_test(test_pack_round_trip),
+      cmocka_unit_test(test_packed_sums),
+      cmocka_unit_test(test_unpack_refuses_what_pack_never_writes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
