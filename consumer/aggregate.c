@@ -16,11 +16,10 @@
  * 3. Every write stands in a script that checks the token (scripts.c). A refused token drops the state. */
 
 enum {
-  READ_BYTES = 1024 * 1024,   /* of the log in one reply */
-  FOLD_MS = 500,              /* a tick publishes after so long, although the log goes on */
-  CHUNK_BYTES = 1024 * 1024,  /* of a snapshot in one call */
-  CHUNK_TTL_MS = 3600 * 1000, /* of chunks that no pointer lists yet */
-  WRITERS = 256,              /* remembered for `instances` */
+  READ_BYTES = 1024 * 1024,  /* of the log in one reply */
+  FOLD_MS = 500,             /* a tick publishes after so long, although the log goes on */
+  CHUNK_BYTES = 1024 * 1024, /* of a snapshot in one call */
+  WRITERS = 256,             /* remembered for `instances` */
   WRITER_MS = 10000,
   BREAKS = 2, /* loads in a row that end in a broken log before the namespace is begun anew */
 };
@@ -260,19 +259,18 @@ static int write_chunk(void *opaque, const char *name, bool dirty, const char *b
     return livenps_fail(out->error, LIVENPS_E_DATA, "snapshot: chunk %s counts as stored but is not listed",
                         name);
   }
-  char key[400], ttl[16];
+  char key[400];
+  livenps_fence fence;
   int size = snprintf(key, sizeof key, "%ssnapshot:%s:%s", aggregate->keys.prefix, out->id, name);
-  snprintf(ttl, sizeof ttl, "%d", CHUNK_TTL_MS);
-  const char *argv[] = {"SET", key, bytes, "PX", ttl};
-  const size_t lengths[] = {3, (size_t)size, length, 2, strlen(ttl)};
-  if (renew(aggregate, out->error) != 0) {
+  if (livenps_script_chunk(aggregate->redis, &aggregate->keys, &aggregate->holder, key,
+                           (livenps_text){bytes, length}, &fence, out->error) != 0) {
     return -1;
   }
-  livenps_reply *reply = livenps_redis_command(aggregate->redis, out->error, 5, argv, lengths);
-  if (!reply) {
+  if (fence != LIVENPS_FENCE_OK) {
+    livenps_fail(out->error, LIVENPS_E_LOST, "snapshot: the lease went to another instance");
     return -1;
   }
-  livenps_reply_free(reply);
+  aggregate->renewed_at_ms = livenps_monotonic_ms();
   out->chunks[out->count++] =
       (livenps_chunk){livenps_copy(name, strlen(name)), livenps_copy(key, (size_t)size), length};
   return 0;

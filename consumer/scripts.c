@@ -296,7 +296,6 @@ static livenps_script lease_script = {
     .text = "local lease = redis.call('GET', KEYS[1])\n"
             "if lease and lease ~= ARGV[1] then return 'OTHER' end\n"
             "local last = redis.call('GET', KEYS[2])\n"
-            /* PEXPIRE, because SET is refused when memory is out, and renewing must go on then. */
             "if lease then redis.call('PEXPIRE', KEYS[1], ARGV[2])\n"
             "else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end\n"
             "if last == ARGV[1] then return 'HELD' end\n"
@@ -399,6 +398,9 @@ int livenps_script_look(livenps_redis *redis, const livenps_keys *keys, livenps_
 
 /* ---- what the aggregator's scripts check first ------------------------------------------------------------------- */
 
+/* Redis refuses commands that take memory beyond maxmemory, but only as a script's first write. PEXPIRE is none of those, so what a
+ * holder does goes on when memory is out: else nobody could write the snapshot that lets the log be trimmed. */
+
 /* A lease that lapsed while nobody took it is still ours: a busy machine must not lose its state for that. Who held it last stands
  * beside it, in <lease>:last, without an expiry. */
 #define LUA_HOLDER                                                                                           \
@@ -469,10 +471,8 @@ static livenps_script genesis_script = {
     "if lost then return {'CHUNK', lost} end\n"
     "local old = kind(snapshot) == 'hash' and redis.call('HGET', snapshot, 'chunks') or ''\n"
     "local genesis = string.format('%.0f', (tonumber(stored[2] or '') or 0) + 1)\n"
-    /* The first write may be refused for want of memory: then the old namespace stands as it was. */
     "local extra = 12 + 2 * ARGV[11]\n"
     "local first = extra + 1 + 2 * ARGV[extra]\n"
-    "redis.call('HSET', meta, 'genesis', genesis)\n"
     "redis.call('UNLINK', meta, positions, log, snapshot)\n"
     "local id = redis.call('XADD', log, '*', 'l', ARGV[5], 'n', ARGV[7], 'p', '0-0', 'q', '-', 'b', '0', 'd', ARGV[8])\n"
     "redis.call('HSET', meta, 'version', ARGV[4], 'lineage', ARGV[5], 'genesis', genesis, 'admit', ARGV[6], 'head', id,\n"
@@ -767,6 +767,34 @@ int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const
 }
 
 /* ---- snapshot ---------------------------------------------------------------------------------------------------- */
+
+/* ARGV: 1 token, 2 lease ms, 3 bytes, 4 expiry. */
+static livenps_script chunk_script = {
+    .text = LUA_HOLDER "local no = refused(KEYS[1], ARGV[1], ARGV[2])\n"
+                       "if no then return no end\n"
+                       "redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])\n"
+                       "return {'OK'}\n",
+};
+
+int livenps_script_chunk(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                         const char *key, livenps_text bytes, livenps_fence *fence, livenps_error *error) {
+  char lease[24], ttl[16];
+  arguments list = {0};
+  snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
+  snprintf(ttl, sizeof ttl, "%d", LIVENPS_CHUNK_TTL_MS);
+  put_string(&list, keys->lease);
+  put_string(&list, key);
+  put_string(&list, holder->token);
+  put_string(&list, lease);
+  put(&list, bytes.at ? bytes.at : "", bytes.length);
+  put_string(&list, ttl);
+  livenps_reply *reply =
+      livenps_redis_eval(redis, &chunk_script, error, 2, (int)list.count, list.at, list.lengths);
+  int result = reply ? read_fence(reply, fence, "chunk", error) : -1;
+  livenps_reply_free(reply);
+  arguments_free(&list);
+  return result;
+}
 
 /* ARGV: 1 token, 2 lease ms, 3 lineage, 4 snapshot id, 5 covered id, 6 its nonce, 7 chunk listing, 8 number of chunks, key and size of
  * each. Payload bytes up to and with the covered entry no longer count as waiting in the log. */

@@ -159,6 +159,11 @@ int livenps_script_publish(livenps_redis *redis, const livenps_keys *keys, const
                            const char *before, const char *id, const livenps_ops *ops, livenps_fence *fence,
                            char stored[64], livenps_error *error);
 
+/* Writes one chunk of a snapshot, which expires unless a pointer comes to list it. Renews the lease, and goes on when memory is out. */
+enum { LIVENPS_CHUNK_TTL_MS = 3600 * 1000 };
+int livenps_script_chunk(livenps_redis *redis, const livenps_keys *keys, const livenps_holder *holder,
+                         const char *key, livenps_text bytes, livenps_fence *fence, livenps_error *error);
+
 /* The snapshot's flip: checks token, lineage, that `covers` is in the log, that every chunk exists in its length, and that it does not go
  * backwards; then points to it, removes chunks that are no longer listed, trims the log before the covered entry. On OK holder->covered
  * is `covers`. */
