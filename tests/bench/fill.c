@@ -1,5 +1,6 @@
 /* Fills a topic with events of an exact size:
- *   fill --bootstrap=H:P --topic=T --count=N --form=cloudevent|plain --size=BYTES --codec=lz4|none --touchpoints=N */
+ *   fill --bootstrap=H:P --topic=T --count=N --form=cloudevent|plain --size=BYTES --codec=lz4|none --series=N
+ * series: that many touchpoints in turn, instead of the few of the simulated contact centre. */
 
 #include "bench.h"
 
@@ -29,6 +30,8 @@ int main(int argc, char **argv) {
                                                  (int)bench_number(argc, argv, "touchpoints", "24"),
                                              .start_ms = livenps_wall_ms(),
                                              .incident_at = LIVENPS_NO_INCIDENT};
+  const long series = bench_number(argc, argv, "series", "0");
+  char touchpoint[32];
   livenps_settings_default(&settings);
   snprintf(setting, sizeof setting, "kafka.bootstrap.servers=%s",
            bench_option(argc, argv, "bootstrap", "127.0.0.1:9092"));
@@ -43,6 +46,9 @@ int main(int argc, char **argv) {
     bench_fail("fill", error.text);
   for (long i = 0; i < count; i++) {
     livenps_generator_next(generator, livenps_wall_ms(), &made);
+    if (series)
+      made.event.dimensions[LIVENPS_TOUCHPOINT] = (livenps_text){
+          touchpoint, (size_t)snprintf(touchpoint, sizeof touchpoint, "touchpoint-%ld", i % series)};
     bench_event(&made.event, cloudevent, size, &line);
     if (livenps_sender_send(sender, topic, -1, livenps_event_key(&made.event),
                             (livenps_text){line.at, line.length}, NULL, 0, 0, NULL, 30000, &error))
