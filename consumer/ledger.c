@@ -62,11 +62,21 @@ static int advance_order(const void *a, const void *b) {
   return order ? order : (x > y) - (x < y);
 }
 
+/* Kafka's own limit. A NUL would cut the name where it is kept as a string. */
+static bool topic_sound(livenps_text topic) {
+  return topic.at && topic.length > 0 && topic.length <= 249 && !memchr(topic.at, '\0', topic.length);
+}
+
 int livenps_ledger_check(const livenps_ledger *ledger, const livenps_entry *entry, livenps_error *error) {
   int result = 0;
   livenps_advance **sorted = livenps_alloc(entry->advance_count * sizeof *sorted);
   for (size_t i = 0; i < entry->advance_count; i++) {
     sorted[i] = &entry->advances[i];
+    if (!topic_sound(sorted[i]->topic) || sorted[i]->partition < 0) {
+      free(sorted);
+      return livenps_fail(error, LIVENPS_E_DATA,
+                          "log entry: partition %zu has no topic that Kafka could have", i);
+    }
   }
   qsort(sorted, entry->advance_count, sizeof *sorted, advance_order);
   for (size_t i = 0; i < entry->advance_count && !result; i++) {

@@ -21,7 +21,11 @@
  *                waiting cells, then each: presence mask, texts, seconds, then each: signed difference, packed counters
  *
  * A chunk that did not change since it was stored may still hold slices that have left since: the loader drops them. */
-enum { SNAPSHOT_VERSION = 1, NAME_MAX_BYTES = 64, ID_MAX_BYTES = LIVENPS_DIMENSIONS * (LIVENPS_MAX_ID + 1) };
+enum {
+  SNAPSHOT_VERSION = 1,
+  NAME_MAX_BYTES = 64,
+  ID_MAX_BYTES = LIVENPS_DIMENSIONS * (3 * LIVENPS_MAX_ID + 1)
+};
 
 /* Tells a chunk of another snapshot under an old name; not a defence, the store is ours. FNV-1a. */
 static uint64_t hash_of(const char *bytes, size_t length) {
@@ -513,7 +517,7 @@ static int load_chunk_list(livenps_state *state, reader *from, livenps_error *er
 }
 
 static void load_partition(livenps_state *state, reader *from) {
-  livenps_text topic = get_name(from, 1024);
+  livenps_text topic = get_name(from, 249);
   int32_t partition = (int32_t)get(from, INT32_MAX);
   if (from->bad) {
     return;

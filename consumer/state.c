@@ -541,6 +541,14 @@ int livenps_state_fold(livenps_state *state, const livenps_entry *entry, int64_t
   if (livenps_ledger_check(&state->ledger, entry, error)) {
     return -1;
   }
+  for (size_t i = 0; i < entry->cell_count; i++) {
+    for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+      if (entry->cells[i].dimensions[d].length > LIVENPS_MAX_ID) {
+        return livenps_fail(error, LIVENPS_E_DATA, "log entry: cell %zu has a %s of more than %d bytes", i,
+                            livenps_dimension_names[d], LIVENPS_MAX_ID);
+      }
+    }
+  }
   for (size_t i = 0; i < entry->row_count; i++) {
     const livenps_row *row = &entry->rows[i];
     assert(row->cell < entry->cell_count);
