@@ -74,7 +74,8 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
       livenps_kafka_set(conf, "log.connection.close", "false", error))
     goto failed;
   /* How soon fetching goes on after a full queue; older versions wait a second (reader.c wakes them). */
-  if (role == LIVENPS_KAFKA_CONSUMER) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
+  if (role == LIVENPS_KAFKA_CONSUMER)
+    rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
   for (size_t i = 0; i < settings->kafka.count; i++) {
     const livenps_pair *pair = &settings->kafka.at[i];
     for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
@@ -147,6 +148,14 @@ int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int ti
                livenps_kafka_servers(settings), *last_words ? last_words : "no answer");
   pthread_mutex_unlock(&words_lock);
   return -1;
+}
+
+bool livenps_embedded_cluster(rd_kafka_t *rk, int timeout_ms) {
+  char *id = rd_kafka_clusterid(rk, timeout_ms);
+  const bool embedded = id && !strncmp(id, "mockCluster", strlen("mockCluster"));
+  if (id)
+    rd_kafka_mem_free(rk, id);
+  return embedded;
 }
 
 int livenps_kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms, livenps_error *error) {

@@ -27,6 +27,10 @@ const char *livenps_kafka_servers(const livenps_settings *settings);
 int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int timeout_ms,
                         livenps_error *error);
 
+/* Whether this is librdkafka's mock cluster (livenps-producer embedded): it makes topics by itself and never answers the questions of
+ * administration, so asking costs seconds for nothing. false also when nobody answers in time. */
+bool livenps_embedded_cluster(rd_kafka_t *rk, int timeout_ms);
+
 /* Number of partitions of a topic now, 0 when there is none. -1 with LOST when no broker answers in time. Never creates it. */
 int livenps_kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms, livenps_error *error);
 

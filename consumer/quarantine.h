@@ -11,7 +11,7 @@ typedef struct livenps_quarantine livenps_quarantine;
 
 int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *settings, livenps_error *error);
 void livenps_quarantine_close(livenps_quarantine *quarantine);
-/* Makes the topics of the settings if they are missing. An embedded cluster does not answer such requests: that is only a warning. */
+/* Makes the topics of the settings if they are missing. The embedded cluster makes them by itself. */
 void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_settings *settings);
 
 /* LOST when librdkafka's queue stays full: the caller must not pass this record. */

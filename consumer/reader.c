@@ -18,6 +18,7 @@ enum {
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
   QUARANTINE_WAIT_MS = 100,
+  QUARANTINE_PATIENCE_MS = 2000, /* longer without an acknowledgement is an outage, said in the log */
   HEADERS_MAX = 20000,
   CACHE = 1024,
   STALL_MS = 20, /* nothing came for so long although there is more: ask (see wake_fetching) */
@@ -45,7 +46,8 @@ struct livenps_reader {
   int64_t adopt_at_ms, backoff_ms;
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
   int64_t serve_until_ms;
-  int64_t outage_since_ms; /* 0: none */
+  int64_t outage_since_ms;   /* 0: none */
+  int64_t settling_since_ms; /* rejected records hold a commit up; 0: none do */
   bool waiting_full;
   livenps_error fatal;
   livenps_header *headers;
@@ -473,8 +475,12 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
       back_off(reader);
       return -1;
     }
-    if (settled == 0)
+    if (settled == 0) {
+      if (!reader->settling_since_ms)
+        reader->settling_since_ms = livenps_monotonic_ms();
       return livenps_fail(error, LIVENPS_E_LOST, "kafka: rejected records are not acknowledged yet");
+    }
+    reader->settling_since_ms = 0;
   }
   livenps_watch_ends(reader->config.watch, &reader->batch);
   switch (livenps_commit_flush(reader->config.commit, &reader->batch, error)) {
@@ -503,7 +509,9 @@ static void flush_when_due(livenps_reader *reader) {
       return;
   }
   livenps_error error = {0};
-  if (livenps_reader_flush(reader, &error) && !reader->fatal.code)
+  if (livenps_reader_flush(reader, &error) && !reader->fatal.code &&
+      (!reader->settling_since_ms ||
+       livenps_monotonic_ms() - reader->settling_since_ms > QUARANTINE_PATIENCE_MS))
     outage(reader, &error);
   reader->flush_at_ms = livenps_monotonic_ms() + settings->commit_interval_ms;
   reader->idle_at_ms = livenps_monotonic_ms() + settings->commit_idle_ms;

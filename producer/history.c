@@ -7,14 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool livenps_embedded_cluster(rd_kafka_t *rk, int timeout_ms) {
-  char *id = rd_kafka_clusterid(rk, timeout_ms);
-  const bool embedded = id && !strncmp(id, "mockCluster", strlen("mockCluster"));
-  if (id)
-    rd_kafka_mem_free(rk, id);
-  return embedded;
-}
-
 static int read_number(const char *name, const char *text, int64_t *number, livenps_error *error) {
   char *end;
   errno = 0;

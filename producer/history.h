@@ -22,7 +22,4 @@ int livenps_history_read(livenps_history *history, rd_kafka_t *rk, const char *t
 int livenps_history_judge(const livenps_history *history, const char *topic, int64_t oldest_ms,
                           int64_t newest_ms, int64_t now_ms, livenps_error *error);
 
-/* Whether rk is connected to librdkafka's mock cluster (livenps-producer embedded). */
-bool livenps_embedded_cluster(rd_kafka_t *rk, int timeout_ms);
-
 #endif
