@@ -182,6 +182,8 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
   }
   if (taken) {
     forget(aggregate);
+  }
+  if (taken || !aggregate->held) { /* whoever stood by, and has the lease back, says so */
     livenps_log(LIVENPS_INFO, "aggregate", "aggregating namespace %s", aggregate->settings->namespace_);
   }
   aggregate->held = true;
@@ -372,8 +374,12 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
     char field[280];
     int length = snprintf(field, sizeof field, "%s/%" PRId32, beginnings[i].topic, beginnings[i].partition);
     positions[i] = (livenps_claim){livenps_copy(field, (size_t)length), 0, beginnings[i].start};
+    /* An emptied partition says nothing of the time before. */
+    const int64_t covered_since_ms = beginnings[i].covered_since_ms < 0
+                                         ? aggregate->redis_ms + aggregate->settings->admit_future_ms
+                                         : beginnings[i].covered_since_ms;
     livenps_state_start(state, livenps_text_of(beginnings[i].topic), beginnings[i].partition,
-                        beginnings[i].start, beginnings[i].covered_since_ms);
+                        beginnings[i].start, covered_since_ms);
   }
   if (!aggregate->config.replay) {
     livenps_state_advance(state, aggregate->redis_ms);

@@ -135,8 +135,9 @@ int livenps_run(const livenps_settings *settings) {
   if (livenps_rules_open(&rules, settings, NULL, &error))
     goto end;
   writer_name(settings, writer);
+  /* Kafka first: a wrong property is told at once, without waiting for Redis. */
   if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) ||
-      reach_redis(commit.redis, settings, &error) || livenps_watch_open(&watch, settings, &error) ||
+      livenps_watch_open(&watch, settings, &error) || reach_redis(commit.redis, settings, &error) ||
       livenps_quarantine_open(&quarantine, settings, &error))
     goto end;
   livenps_quarantine_prepare(quarantine, settings);

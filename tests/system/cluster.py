@@ -161,7 +161,8 @@ class Kafka:
 
     def producer(self, **config):
         from confluent_kafka import Producer as Client
-        return Client({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0, **config})
+        return Client({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0,
+                       "message.max.bytes": 8_000_000, **config})
 
     def send(self, topic, records):
         """records: (value,) or dicts of confluent_kafka's produce(). Returns the list of (partition, offset)."""
