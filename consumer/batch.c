@@ -6,6 +6,9 @@
 /* How long an end offset that Kafka told counts as the end now (design: section 3). */
 enum { HIGH_FRESH_MS = 2000 };
 
+/* End of the year 9999. A broker may store any record timestamp; what we write of it has to be readable again. */
+#define LAST_MS INT64_C(253402300799999)
+
 void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission) {
   *batch = (livenps_batch){.admission = admission,
                            .decoder = livenps_decoder_new(),
@@ -81,6 +84,8 @@ static bool take(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64
   if (!arrive(lane, offset) || offset >= lane->end)
     return false;
   lane->next = offset + 1;
+  if (timestamp_ms > LAST_MS)
+    timestamp_ms = LAST_MS;
   if (timestamp_ms >= 0) {
     lane->last_ms = timestamp_ms;
     /* What was lost lay before this record, so its events were no later than that plus the skew we admit. */

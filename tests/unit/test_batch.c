@@ -192,6 +192,33 @@ static void test_read_through(void **state) {
   livenps_batch_free(&batch);
 }
 
+/* A broker that allows it stores any record timestamp: the entry that tells of it must be readable, or the log ends there. */
+static void test_a_timestamp_beyond_all_years(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_advance advances[1];
+  livenps_entry entry, read;
+  livenps_fate fate;
+  livenps_reason reason;
+  livenps_where where = {0};
+  livenps_error error = {0};
+  livenps_buffer bytes = {0};
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_batch_gap(&batch, lane, 12, NOW * 1000ll);
+  const char value[] =
+      "{\"id\":\"a\",\"type\":\"interaction\",\"time\":\"2025-11-24T16:00:00Z\",\"touchpoint\":\"a\"}";
+  livenps_record record = {.value = {value, sizeof value - 1}, .timestamp_ms = INT64_MAX};
+  assert_true(livenps_batch_record(&batch, lane, 12, &record, &fate, &reason, &where));
+  assert_int_equal(fate, LIVENPS_LATE);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  livenps_entry_encode(&entry, &bytes);
+  assert_int_equal(livenps_entry_decode(&read, bytes.at, bytes.length, &error), 0);
+  livenps_entry_free(&read);
+  livenps_buffer_free(&bytes);
+  livenps_batch_free(&batch);
+}
+
 /* The rows of a batch equal a recount of what was fed, whatever the names. */
 static void test_rows_equal_a_recount(void **state) {
   (void)state;
@@ -265,6 +292,7 @@ int main(void) {
       cmocka_unit_test(test_replay_ends_inside_a_hole),
       cmocka_unit_test(test_gaps),
       cmocka_unit_test(test_read_through),
+      cmocka_unit_test(test_a_timestamp_beyond_all_years),
       cmocka_unit_test(test_rows_equal_a_recount),
       cmocka_unit_test(test_cells_do_not_run_together),
   };
