@@ -86,6 +86,8 @@ static int64_t asked_since_ms;
 static size_t partitions = 2;
 static bool kafka_away;
 
+static bool emptied; /* partitions that once had records and have none */
+
 static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
                       livenps_error *why) {
   (void)opaque;
@@ -98,7 +100,7 @@ static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, s
     snprintf((*out)[i].topic, sizeof(*out)[i].topic, "t");
     (*out)[i].partition = (int32_t)i;
     (*out)[i].start = 100 * (int64_t)i;
-    (*out)[i].covered_since_ms = 0;
+    (*out)[i].covered_since_ms = emptied ? -1 : 0;
   }
   *count = partitions;
   return 0;
@@ -277,6 +279,22 @@ static void views_hold_what_was_committed(void **state) {
   assert_true(ttl > 9000 && ttl <= 10000);
   assert_true(number("PTTL nps:{t}:index:touchpoint") > 890000);
   assert_true(number("PTTL nps:{t}:rank:touchpoint:5m") > 890000);
+  livenps_aggregate_close(aggregate);
+}
+
+static void an_emptied_topic_is_not_covered(void **state) {
+  (void)state;
+  fresh();
+  emptied = true;
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  emptied = false;
+  idle(0);
+  idle(1);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health:5m complete"), 0);
+  assert_int_equal(number("HEXISTS nps:{t}:health:5m covered_since_ms"), 1);
   livenps_aggregate_close(aggregate);
 }
 
@@ -614,6 +632,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(genesis_begins_the_namespace),
       cmocka_unit_test(views_hold_what_was_committed),
+      cmocka_unit_test(an_emptied_topic_is_not_covered),
       cmocka_unit_test(a_missing_partition_is_not_complete),
       cmocka_unit_test(finish_and_take_over),
       cmocka_unit_test(a_flush_is_noticed),
