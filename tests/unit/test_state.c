@@ -259,6 +259,28 @@ static int count_verdicts(void *opaque, const livenps_view *view) {
   return 0;
 }
 
+/* The number of tests counts too: when one leaves the family, what was not enough may be. */
+static void test_a_series_that_leaves_flips_a_verdict(void **unused) {
+  (void)unused;
+  livenps_state *state = make();
+  seen in = {0};
+  livenps_state_advance(state, (int64_t)T * 1000);
+  add(state, "b", T - 400, 9, 20);
+  add(state, "b", T - 400, 0, 20);
+  add(state, "b", T, 9, 12);
+  add(state, "b", T, 0, 28);
+  add(state, "c", T - 400, 9, 10);
+  add(state, "c", T - 250, 9, 10); /* no change, p = 1 */
+  changed(state, &in);
+  assert_int_equal(find(&in, 0, 0, "b")->change_verdict, 0); /* above 1 q / 2 */
+  livenps_state_advance(state, (int64_t)(T + 60) * 1000);    /* c's answers are now of the window before */
+  changed(state, &in);
+  assert_int_equal(find(&in, 0, 0, "c")->n, 0);
+  assert_non_null(find(&in, 0, 0, "b"));
+  assert_int_equal(find(&in, 0, 0, "b")->change_verdict, -1); /* below 1 q / 1 */
+  livenps_state_free(state);
+}
+
 /* A thousand series without any change: verdicts are rare, though about a hundred p-values are below 0.1. */
 static void test_no_change_gives_rare_verdicts(void **unused) {
   (void)unused;
@@ -786,6 +808,31 @@ static void test_subtraction_leaves_no_trace(void **unused) {
   livenps_state_free(plain);
 }
 
+/* A series that died is no series, also while nobody was told yet and a cell still points to it. */
+static void test_cap_and_the_dead(void **unused) {
+  (void)unused;
+  livenps_state_config config = config_make();
+  livenps_state *state;
+  bool capped;
+  config.series_max = 1;
+  livenps_state_new(&state, &config);
+  livenps_state_advance(state, (int64_t)T * 1000);
+  add(state, "a", T, 9, 1);
+  livenps_state_advance(state, (int64_t)(T + 7200) * 1000);
+  assert_int_equal(livenps_state_series(state, 0, &capped), 0);
+  add(state, "b", T + 7200, 9, 1);
+  add(state, "a", T + 7200, 9, 1);
+  assert_int_equal(livenps_state_series(state, 0, &capped), 2);
+  assert_true(capped);
+  assert_int_equal(view_of(state, 0, 0, "~other").n, 1);
+  assert_int_equal(view_of(state, 0, 0, "b").n, 1);
+  seen in = {0};
+  assert_int_equal(changed(state, &in), 0);
+  assert_int_equal(in.gone, 1);
+  assert_string_equal(in.gone_id, "a");
+  livenps_state_free(state);
+}
+
 static void test_cap(void **unused) {
   (void)unused;
   livenps_state_config config = config_make();
@@ -847,6 +894,7 @@ int main(void) {
       cmocka_unit_test(test_change_list),
       cmocka_unit_test(test_a_visit_that_stops),
       cmocka_unit_test(test_a_change_elsewhere_flips_a_verdict),
+      cmocka_unit_test(test_a_series_that_leaves_flips_a_verdict),
       cmocka_unit_test(test_no_change_gives_rare_verdicts),
       cmocka_unit_test(test_a_break_changes_nothing),
       cmocka_unit_test(test_ledger),
@@ -858,6 +906,7 @@ int main(void) {
       cmocka_unit_test(test_a_silence_of_years),
       cmocka_unit_test(test_subtraction_leaves_no_trace),
       cmocka_unit_test(test_cap),
+      cmocka_unit_test(test_cap_and_the_dead),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
