@@ -47,6 +47,7 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
         admit, commit->admit);
     adoption = LIVENPS_ADOPT_STOP;
   } else {
+    commit->redis_at_ms = livenps_monotonic_ms();
     for (size_t i = 0; i < count; i++) {
       const bool moved = livenps_batch_adopt(batch, &batch->lanes[i], positions[i], commit->redis_ms);
       if (seek)
@@ -59,11 +60,22 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
   return adoption;
 }
 
+/* "Read through now" is true when it is said. A commit can land much later (a server that hangs, a process that is stopped before it
+ * sends), so it says the time: Redis's by our monotonic clock, early by the way of its answer to us. Only a replay's range ends for good. */
+static void date_claims(const livenps_commit *commit, const livenps_batch *batch, int64_t now_ms,
+                        livenps_advance *advances) {
+  for (size_t i = 0; i < batch->lane_count; i++)
+    if (advances[i].through_ms == LIVENPS_THROUGH_NOW && batch->lanes[i].end == INT64_MAX)
+      advances[i].through_ms = commit->redis_ms + (now_ms - commit->redis_at_ms);
+}
+
 livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *batch, livenps_error *error) {
   livenps_advance *advances = livenps_alloc((batch->lane_count + 1) * sizeof *advances);
   livenps_claim *claims = livenps_alloc((batch->lane_count + 1) * sizeof *claims);
   livenps_entry entry;
-  livenps_batch_entry(batch, livenps_text_of(commit->writer), livenps_monotonic_ms(), advances, &entry);
+  const int64_t now_ms = livenps_monotonic_ms();
+  livenps_batch_entry(batch, livenps_text_of(commit->writer), now_ms, advances, &entry);
+  date_claims(commit, batch, now_ms, advances);
   commit->payload.length = 0;
   livenps_entry_encode(&entry, &commit->payload);
   /* Every lane is claimed, advanced or not: a partition that is idle here may have been read by another instance. */
@@ -87,6 +99,7 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
   }
   switch (answer) {
   case LIVENPS_COMMIT_OK:
+    commit->redis_at_ms = livenps_monotonic_ms();
     commit->commits++;
     livenps_batch_committed(batch);
     return LIVENPS_COMMITTED;

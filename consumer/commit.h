@@ -11,7 +11,8 @@ typedef struct {
   livenps_redis *redis;
   livenps_keys keys;
   char admit[65], lineage[33], writer[65];
-  int64_t redis_ms; /* last known Redis TIME; 0 before the first adopt */
+  int64_t redis_ms;    /* last known Redis TIME; 0 before the first adopt */
+  int64_t redis_at_ms; /* and when, by our monotonic clock, we were told */
   livenps_buffer payload;
   uint64_t commits, conflicts, lost, full;
 } livenps_commit;
