@@ -83,6 +83,7 @@ static int64_t redis_now(void) {
 /* ---- what stands for Kafka ------------------------------------------------------------------------------------------ */
 
 static int64_t asked_since_ms;
+static int64_t covered_since_ms;
 static size_t partitions = 2;
 static bool kafka_away;
 
@@ -100,7 +101,7 @@ static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, s
     snprintf((*out)[i].topic, sizeof(*out)[i].topic, "t");
     (*out)[i].partition = (int32_t)i;
     (*out)[i].start = 100 * (int64_t)i;
-    (*out)[i].covered_since_ms = emptied ? -1 : 0;
+    (*out)[i].covered_since_ms = emptied ? -1 : covered_since_ms;
   }
   *count = partitions;
   return 0;
@@ -198,6 +199,7 @@ static void idle(int partition) {
 static void fresh(void) {
   run("FLUSHALL");
   kafka_away = false;
+  covered_since_ms = 0;
   partitions = 2;
   livenps_settings_free(&settings);
   livenps_settings_default(&settings);
@@ -496,6 +498,113 @@ static void a_broken_log_is_loaded_again_then_begun_anew(void **state) {
   livenps_aggregate_close(aggregate);
 }
 
+/* The id of the n-th entry in the log. */
+static void log_id(size_t n, char out[64]) {
+  livenps_reply *entries = command("XRANGE nps:{t}:log - +");
+  livenps_text id;
+  assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(entries, n), 0), &id));
+  snprintf(out, 64, "%.*s", (int)id.length, id.at);
+  livenps_reply_free(entries);
+}
+
+/* An entry that advanced nothing leaves no hole in the offsets: only the chain shows that it is gone. */
+static void a_lost_idle_entry_is_noticed(void **state) {
+  (void)state;
+  char id[64];
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  idle(0);
+  idle(0);
+  log_id(2, id);
+  livenps_reply_free(command("XDEL nps:{t}:log %s", id));
+  for (int i = 0; i < 5; i++) {
+    tick(aggregate);
+  }
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_lost_covered_entry_begins_anew(void **state) {
+  (void)state;
+  char id[64];
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  tick(aggregate);
+  log_id(0, id);
+  livenps_reply_free(command("XDEL nps:{t}:log %s", id));
+  run("SET nps:{t}:lease somebody PX 100"); /* what is in memory would not need it */
+  tick(aggregate);
+  assert_false(livenps_aggregate_active(aggregate));
+  usleep(150000);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_true(livenps_aggregate_active(aggregate));
+  livenps_aggregate_close(aggregate);
+}
+
+static void coverage_is_told_by_window(void **state) {
+  (void)state;
+  fresh();
+  covered_since_ms = redis_now() - 420000;
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  idle(0);
+  idle(1);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health:5m complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health:5m previous_complete"), 0);
+  assert_int_equal(number("HGET nps:{t}:health:1h complete"), 0);
+  assert_int_equal(number("HGET nps:{t}:health:1h covered_since_ms"), covered_since_ms);
+  livenps_aggregate_close(aggregate);
+}
+
+/* Nobody reads partition 1: the points are written all the same after trend_wait, and say so. Then a holder comes that finds trends
+ * far behind: it goes on with the last window, not with years. */
+static void trends_that_waited_in_vain_are_flagged(void **state) {
+  (void)state;
+  fresh();
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trend_wait=1s", &error), 0);
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now() - 20000);
+  tick(aggregate);
+  assert_int_equal(number("EXISTS nps:{t}:trend:touchpoint:delivery:5m"),
+                   0); /* so soon after the start it waits */
+  usleep(1100000);
+  tick(aggregate);
+  int64_t count = number("XLEN nps:{t}:trend:touchpoint:delivery:5m");
+  assert_true(count >= 5 && count <= 7);
+  livenps_reply *points = command("XRANGE nps:{t}:trend:touchpoint:delivery:5m - +");
+  livenps_text complete;
+  assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(livenps_reply_item(points, 0), 1), 61),
+                                 &complete));
+  assert_true(livenps_text_equal(complete, livenps_text_of("0")));
+  livenps_reply_free(points);
+  assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
+  livenps_aggregate_close(aggregate);
+
+  livenps_reply_free(command("DEL nps:{t}:trend:touchpoint:delivery:5m"));
+  const char *value[] = {"HSET", "nps:{t}:published", "touchpoint:5m", NULL};
+  char behind[80];
+  snprintf(behind, sizeof behind, "%s %d", text("HGET nps:{t}:meta lineage"), 3000);
+  value[3] = behind;
+  livenps_reply_free(livenps_redis_command(redis, &error, 4, value, NULL));
+  aggregate = open_aggregate("two");
+  tick(aggregate);
+  usleep(1100000);
+  tick(aggregate);
+  int64_t again = number("XLEN nps:{t}:trend:touchpoint:delivery:5m");
+  assert_true(again >= count && again <= count + 2);
+  livenps_aggregate_close(aggregate);
+}
+
 static void another_admit_hash_is_refused(void **state) {
   (void)state;
   fresh();
@@ -607,6 +716,15 @@ static void trends_are_written_once_and_closed(void **state) {
     assert_true(livenps_text_equal(nps, livenps_text_of(i + 1 < count ? "100" : "NaN")));
   }
   livenps_reply_free(points);
+  /* What is withheld now does not stay from before. */
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 0);
+  assert_int_equal(number("HEXISTS nps:{t}:touchpoint:delivery:5m nps"), 0);
+  assert_int_equal(number("ZCARD nps:{t}:rank:touchpoint:5m"), 0);
+  /* After twice the window the series is forgotten, with all its keys. */
+  assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 1);
+  assert_int_equal(livenps_aggregate_finish(aggregate, begin + 700000, &error), 0);
+  assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 0);
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m nps:{t}:trend:touchpoint:delivery:5m"), 0);
   livenps_aggregate_close(aggregate);
 }
 
@@ -641,6 +759,10 @@ int main(void) {
       cmocka_unit_test(another_publish_id_publishes_everything),
       cmocka_unit_test(a_missing_chunk_begins_anew),
       cmocka_unit_test(a_broken_log_is_loaded_again_then_begun_anew),
+      cmocka_unit_test(a_lost_idle_entry_is_noticed),
+      cmocka_unit_test(a_lost_covered_entry_begins_anew),
+      cmocka_unit_test(coverage_is_told_by_window),
+      cmocka_unit_test(trends_that_waited_in_vain_are_flagged),
       cmocka_unit_test(another_admit_hash_is_refused),
       cmocka_unit_test(changed_windows_and_rollups_leave_nothing_behind),
       cmocka_unit_test(trends_are_written_once_and_closed),
