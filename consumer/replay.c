@@ -60,26 +60,38 @@ static int find_ranges(replay *self, livenps_error *error) {
   return result;
 }
 
-/* "0=100,1=230": kept in the namespace's meta, so that a resumed replay ends where the first try would have. */
+/* "events/0=100,events/1=230": kept in the namespace's meta, so that a resumed replay ends where the first try would have. */
 static void print_ends(const replay *self, livenps_buffer *out) {
   for (size_t i = 0; i < self->range_count; i++)
-    livenps_buffer_print(out, "%s%d=%" PRId64, i ? "," : "", self->ranges[i].partition, self->ranges[i].end);
+    livenps_buffer_print(out, "%s%s/%d=%" PRId64, i ? "," : "", self->ranges[i].topic,
+                         self->ranges[i].partition, self->ranges[i].end);
 }
 
 static int adopt_ends(replay *self, livenps_text text, livenps_error *error) {
   char *copy = livenps_copy(text.at, text.length), *rest = copy;
   int result = 0;
-  for (char *part; (part = strsep(&rest, ",")) && !result;) {
+  size_t listed = 0;
+  for (char *part; (part = strsep(&rest, ",")) && !result; listed++) {
     int partition;
     int64_t end;
-    if (sscanf(part, "%d=%" SCNd64, &partition, &end) != 2 || partition < 0 ||
-        (size_t)partition >= self->range_count)
+    const char *slash = strrchr(part, '/');
+    const size_t length = slash ? (size_t)(slash - part) : 0;
+    if (slash && (length != strlen(self->options->topic) || memcmp(part, self->options->topic, length) != 0))
+      result = livenps_fail(error, LIVENPS_E_REFUSED,
+                            "namespace %s holds a replay of topic %.*s: two topics in one would be added up; "
+                            "choose another --into",
+                            self->options->into, (int)length, part);
+    else if (!slash || sscanf(slash, "/%d=%" SCNd64, &partition, &end) != 2 || partition < 0 ||
+             (size_t)partition >= self->range_count)
       result = livenps_fail(error, LIVENPS_E_DATA,
                             "redis: namespace %s: the end offsets of its replay cannot be read",
                             self->options->into);
     else
       self->ranges[partition].end = end;
   }
+  /* Partitions that were added since the first try are not part of this replay. */
+  if (!result && listed < self->range_count)
+    self->range_count = listed;
   free(copy);
   return result;
 }
@@ -352,7 +364,8 @@ static int prepare(replay *self, livenps_error *error) {
     const int failed =
         livenps_aggregate_open(&self->aggregate, &aggregate, error) || become_aggregator(self, error);
     livenps_buffer_free(&ends);
-    if (failed)
+    bool begun; /* perhaps by another process that ended while we waited for its lease: its word counts */
+    if (failed || stored_ends(self, &begun, error))
       return -1;
     if (found)
       livenps_log(LIVENPS_INFO, "replay", "namespace %s has begun this replay already: going on",
