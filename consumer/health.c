@@ -14,26 +14,43 @@ int64_t livenps_floor_to(int64_t value, int64_t step) {
   return (value % step < 0 ? quotient - 1 : quotient) * step;
 }
 
+/* A topic that is no longer in the settings stands still by intent: what it brought counts, but nothing waits for it. */
+static bool is_read(const livenps_publisher *publisher, const livenps_partition *partition) {
+  const livenps_list *topics = &publisher->config.settings->topics;
+  for (size_t i = 0; i < topics->count; i++) {
+    if (strcmp(topics->at[i], partition->topic) == 0) {
+      return true;
+    }
+  }
+  return topics->count == 0;
+}
+
 livenps_wholeness livenps_publish_wholeness(const livenps_publisher *publisher, const livenps_state *state,
                                             const livenps_pulse *pulse) {
   size_t count;
   const livenps_partition *partitions = livenps_state_partitions(state, &count);
   livenps_wholeness whole = {.clock = livenps_state_clock(state)};
-  bool known = count > 0;
+  bool known = true;
+  size_t read = 0;
   int64_t low = whole.clock;
   for (size_t i = 0; i < count; i++) {
-    known &= partitions[i].through_ms > 0;
-    low = partitions[i].through_ms < low ? partitions[i].through_ms : low;
     whole.covered_since = partitions[i].covered_since_ms > whole.covered_since
                               ? partitions[i].covered_since_ms
                               : whole.covered_since;
+    if (!is_read(publisher, &partitions[i])) {
+      continue;
+    }
+    read++;
+    known &= partitions[i].through_ms > 0;
+    low = partitions[i].through_ms < low ? partitions[i].through_ms : low;
   }
+  known &= read > 0;
   if (known) {
     whole.low = low;
     whole.lag = whole.clock - low;
   }
   whole.complete = known && whole.lag <= publisher->config.settings->complete_lag_ms && pulse->total_known &&
-                   count >= pulse->total;
+                   read >= pulse->total;
   return whole;
 }
 
