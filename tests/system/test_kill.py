@@ -35,7 +35,7 @@ def kill_nine(world, count, rate, kills, names=("", ""), **settings):
                               aggregate__snapshot="700ms", **settings)
 
     consumers = [start(i, True) for i in range(len(names))]
-    simulation = world.simulate(topic, count=count, rate=rate)
+    simulation = world.simulate(topic, count=count, rate=int(rate / cluster.SLOW))  # outlasts the kills
     kill_often(world, redis, topic, consumers, kills, 7, start)
     truth = simulation.finish()
     world.exact(redis, truth, topic, accepted=count, timeout=90, windows=WINDOWS)
@@ -52,7 +52,7 @@ def test_kill_nine_of_dynamic_members(world):
 @pytest.mark.sanitize
 def test_kill_nine_of_static_members(world):
     """Restarted under its name, an instance has its partitions back at once; commits may be in flight meanwhile."""
-    kill_nine(world, count=60_000, rate=6000, kills=5, names=("one", "two"), commit__interval="20ms")
+    kill_nine(world, count=60_000, rate=4000, kills=5, names=("one", "two"), commit__interval="20ms")
 
 
 def replays_equal_live(world, redis, topic, truth, count):
