@@ -6,15 +6,15 @@
 /* What is counted for a cell, a slice, a window: integers that add and subtract exactly. Value sums are in hundredths and
  * wrap modulo 2^64 (unsigned arithmetic inside), so that subtraction undoes addition even after an overflow. */
 enum {
-  LIVENPS_INTERACTIONS,                            /* what nearly every slice has comes first: the packed mask stays short */
+  LIVENPS_INTERACTIONS, /* what nearly every slice has comes first: the packed mask stays short */
   LIVENPS_INVITATIONS,
-  LIVENPS_ANSWERS,                                 /* answers of any scale */
-  LIVENPS_SCORE,                                   /* 11 bins: score 0..10 */
-  LIVENPS_VALUE_PROMOTERS = LIVENPS_SCORE + 11,    /* sums of value over NPS answers that carry one */
+  LIVENPS_ANSWERS,                              /* answers of any scale */
+  LIVENPS_SCORE,                                /* 11 bins: score 0..10 */
+  LIVENPS_VALUE_PROMOTERS = LIVENPS_SCORE + 11, /* sums of value over NPS answers that carry one */
   LIVENPS_VALUE_PASSIVES,
   LIVENPS_VALUE_DETRACTORS,
-  LIVENPS_CSAT,                                    /* 5 bins: 1..5 */
-  LIVENPS_CES = LIVENPS_CSAT + 5,                  /* 7 bins: 1..7 */
+  LIVENPS_CSAT,                   /* 5 bins: 1..5 */
+  LIVENPS_CES = LIVENPS_CSAT + 5, /* 7 bins: 1..7 */
   LIVENPS_COUNTERS = LIVENPS_CES + 7
 };
 
@@ -41,6 +41,7 @@ int livenps_counters_unpack(const char **at, const char *end, livenps_counters *
 /* The same sums without unpacking: bytes are what pack wrote (asserted). Adds (sign 1) or subtracts (sign -1). */
 void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length, int sign);
 /* Packs the sum of two; returns its length, 0 when everything cancels. */
-size_t livenps_packed_add(const char *a, size_t a_length, const char *b, size_t b_length, char out[LIVENPS_PACKED_MAX]);
+size_t livenps_packed_add(const char *a, size_t a_length, const char *b, size_t b_length,
+                          char out[LIVENPS_PACKED_MAX]);
 
 #endif

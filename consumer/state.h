@@ -34,7 +34,7 @@ void livenps_state_free(livenps_state *state);
  * nothing is changed and the error names topic, partition and offsets (LIVENPS_E_DATA). */
 int livenps_state_fold(livenps_state *state, const livenps_entry *entry, int64_t entry_ms,
                        livenps_error *error);
-/* One row, for tests and benchmarks: sign +1. Rows ahead of the clock wait until their second <= the clock's. */
+/* One row, for tests and benchmarks; its second lies in the years 1 to 9999. Rows ahead of the clock wait until their second <= the clock's. */
 void livenps_state_add(livenps_state *state, const livenps_text dimensions[LIVENPS_DIMENSIONS],
                        int64_t second, const livenps_counters *counters);
 /* Moves the clock (ms); an earlier one is ignored. Slices leave windows, waiting rows enter. */
@@ -100,7 +100,7 @@ int livenps_state_changed(livenps_state *state, const livenps_visitor *visitor);
 void livenps_state_change_all(livenps_state *state); /* everything counts as changed */
 /* Visits all views of one window of one roll-up, changed or not; no side effect. */
 void livenps_state_views(livenps_state *state, size_t rollup, size_t window, const livenps_visitor *visitor);
-/* The window as it was when it ended at end_ms (a multiple of its slice, clock - length < end_ms <= clock + 1 slice): for trend points.
+/* The window as it was when it ended at end_ms (a multiple of its slice, clock - length < end_ms <= clock + 1 slice; asserted): for trend points.
  * Covers slices [end/g - W/g, end/g - 1]. Views have as_of_ms = end_ms - 1; series without data in it are left out. previous is not
  * computed further back than slices are kept: has_previous = false there. */
 void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, int64_t end_ms,
@@ -131,7 +131,8 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error);
 int64_t livenps_state_window_since(const livenps_state *state, size_t rollup, size_t window);
 
 /* SHA-256 of the canonical state: windows, roll-ups, series sorted by roll-up and id, slices with packed counters, ledger, clock.
- * Independent of batching, of the order of arrival and of snapshots in between. */
+ * Independent of batching, of the order of arrival and of snapshots in between. through_ms and covered_since_ms stay out: they are
+ * of the time of reading. Above series_max it depends on arrival: say so (livenps_state_series). */
 void livenps_state_digest(const livenps_state *state, char out[65]);
 
 #endif
