@@ -1,5 +1,8 @@
 """Fixtures of the system tests: one Kafka for all, one World for each."""
 
+import contextlib
+import fcntl
+import json
 import os
 import sys
 
@@ -10,13 +13,45 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cluster  # noqa: E402
 
 
+@contextlib.contextmanager
+def shared(folder):
+    """What the workers of one run share: a dict in a file, changed by one at a time."""
+    path = os.path.join(folder, "kafka.json")
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = {"users": 0}
+        if os.path.exists(path):
+            with open(path) as f:
+                found = json.load(f)
+        yield found
+        with open(path, "w") as f:
+            json.dump(found, f)
+
+
 @pytest.fixture(scope="session")
-def kafka():
-    """The tests' broker: that of KAFKA_BOOTSTRAP_SERVERS, else one that is started and stopped here."""
+def kafka(request, tmp_path_factory):
+    """The tests' broker: that of KAFKA_BOOTSTRAP_SERVERS, else one that the first worker starts and the last stops."""
     outside = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    found = cluster.Kafka(outside) if outside else cluster.Kafka.up()
+    if outside:
+        yield cluster.Kafka(outside)
+        return
+    if not hasattr(request.config, "workerinput"):
+        found = cluster.Kafka.up()
+        yield found
+        found.down()
+        return
+    folder = str(tmp_path_factory.getbasetemp().parent)
+    with shared(folder) as state:
+        if state["users"] == 0:
+            found = cluster.Kafka.up()
+            state.update(bootstrap=found.bootstrap, directory=found.directory)
+        state["users"] += 1
+        found = cluster.Kafka(state["bootstrap"], state["directory"])
     yield found
-    found.down()
+    with shared(folder) as state:
+        state["users"] -= 1
+        if state["users"] == 0:
+            found.down()
 
 
 @pytest.fixture(scope="module")
