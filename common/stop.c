@@ -1,8 +1,10 @@
 #include "stop.h"
 
+#include <signal.h>
 #include <string.h>
 
-volatile sig_atomic_t livenps_stop = 0;
+atomic_int livenps_stop = 0;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a signal handler sets it");
 
 static void on_signal(int number) {
   (void)number;

@@ -2,13 +2,10 @@
 #define LIVENPS_COMMANDS_H
 
 #include "../common/settings.h"
-#include <signal.h>
+#include "../common/stop.h"
 
 /* What the subcommands of livenps-consumer do; main.c parses and calls. Each returns the exit code and has printed its own errors with
  * livenps_log or on stderr in one readable line. */
-
-/* Set by the signal handler (SIGTERM, SIGINT): loops look at it at least every 100 ms. */
-extern volatile sig_atomic_t livenps_stop;
 
 int livenps_run(const livenps_settings *settings);
 

@@ -101,8 +101,11 @@ static int reach_redis(livenps_redis *redis, const livenps_settings *settings, l
   return -1;
 }
 
+/* From the start on: at the moment of the signal every other thread may wait for a peer that hangs. */
 static void *leave_in_time(void *opaque) {
   (void)opaque;
+  while (!livenps_stop)
+    sleep_ms(100);
   sleep_ms(LEAVE_SECONDS * 1000);
   livenps_log(LIVENPS_WARN, "run",
               "did not finish within %d s of the signal: leaving; nothing is lost, it will be read again",
@@ -132,6 +135,8 @@ int livenps_run(const livenps_settings *settings) {
   char writer[65];
   pthread_t watchdog;
 
+  if (!pthread_create(&watchdog, NULL, leave_in_time, NULL))
+    pthread_detach(watchdog);
   if (livenps_rules_open(&rules, settings, NULL, &error))
     goto end;
   writer_name(settings, writer);
@@ -167,8 +172,6 @@ int livenps_run(const livenps_settings *settings) {
     error = aggregator.error;
 
 end:
-  if (livenps_stop && !pthread_create(&watchdog, NULL, leave_in_time, NULL))
-    pthread_detach(watchdog);
   if (reader && !error.code) {
     livenps_reader_stats stats;
     if (livenps_reader_flush(reader, &error))

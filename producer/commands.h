@@ -2,10 +2,9 @@
 #define LIVENPS_PRODUCER_COMMANDS_H
 
 #include "../common/settings.h"
-#include <signal.h>
+#include "../common/stop.h"
 
 /* What the subcommands of livenps-producer do; main.c parses and calls. Each returns the exit code. */
-extern volatile sig_atomic_t livenps_stop;
 
 typedef struct {
   const char *topic;
