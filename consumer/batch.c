@@ -121,6 +121,12 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
   return true;
 }
 
+void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason) {
+  lane->pending.rejected[reason]--;
+  lane->next = offset;
+  lane->reseek = true;
+}
+
 bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
   if (!take(batch, lane, offset, -1))
     return false;

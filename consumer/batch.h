@@ -56,6 +56,8 @@ livenps_lane *livenps_batch_find(livenps_batch *batch, const char *topic, int32_
 bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offset,
                           const livenps_record *record, livenps_fate *fate, livenps_reason *reason,
                           livenps_where *where);
+/* Takes back the record that was rejected just now, because quarantine had no room: it is fetched again, what came before it stays. */
+void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason);
 /* A record that Kafka could not hand out: rejected as unreadable. */
 bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset);
 /* Kafka says the partition ends at offset: what lies between is a hole. */

@@ -18,6 +18,7 @@ enum {
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
   QUARANTINE_WAIT_MS = 100,
+  QUARANTINE_LEAVE_MS = 1500,    /* the last chance of what was rejected just before a signal */
   QUARANTINE_PATIENCE_MS = 2000, /* longer without an acknowledgement is an outage, said in the log */
   HEADERS_MAX = 20000,
   CACHE = 1024,
@@ -49,6 +50,7 @@ struct livenps_reader {
   int64_t outage_since_ms;   /* 0: none */
   int64_t settling_since_ms; /* rejected records hold a commit up; 0: none do */
   bool waiting_full;
+  bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
   livenps_error fatal;
   livenps_header *headers;
   size_t header_capacity;
@@ -201,6 +203,13 @@ static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, c
   livenps_error error = {0};
   if (livenps_quarantine_put(reader->config.quarantine, lane->topic, lane->partition, offset, record, reason,
                              where, &error)) {
+    if (error.code == LIVENPS_E_LOST) {
+      /* Dropping the batch instead would send all of its rejected records again, fill the queue again, and so for ever. */
+      livenps_batch_take_back(lane, offset, reason);
+      reader->waiting_quarantine = true;
+      reader->stats.records--, reader->stats.rejected--;
+      return;
+    }
     /* It is counted already and could not be handed over: the whole batch must be read again. */
     outage(reader, &error);
     reader->adopt = true;
@@ -262,7 +271,7 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
   }
   const bool full =
       livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
-  if (full || reader->adopt || lane->reseek || ahead(reader) ||
+  if (full || reader->adopt || reader->waiting_quarantine || lane->reseek || ahead(reader) ||
       livenps_monotonic_ms() >= reader->serve_until_ms)
     rd_kafka_yield(reader->rk);
 }
@@ -462,13 +471,21 @@ static void remember_clock(livenps_reader *reader) {
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
   if (reader->batch.lane_count == 0)
     return 0;
-  if (reader->adopt)
+  if (reader->adopt) {
+    /* Nothing is in hand. At the end only a Redis that is away makes that a failure. */
+    if (livenps_stop && reader->config.commit) {
+      try_adopt(reader);
+      if (!reader->fatal.code && livenps_redis_connected(reader->config.commit->redis))
+        return 0;
+    }
     return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
+  }
   remember_clock(reader);
   if (!reader->config.commit)
     return sink(reader, error);
   if (reader->config.quarantine) {
-    const int settled = livenps_quarantine_settle(reader->config.quarantine, QUARANTINE_WAIT_MS, error);
+    const int settled = livenps_quarantine_settle(
+        reader->config.quarantine, livenps_stop ? QUARANTINE_LEAVE_MS : QUARANTINE_WAIT_MS, error);
     if (settled < 0) {
       reader->adopt = true;
       livenps_batch_drop(&reader->batch);
@@ -713,9 +730,12 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
   if (reader->adopt && !reader->batch.lane_count)
     reader->adopt = false;
 
+  const size_t unacknowledged =
+      reader->config.quarantine ? livenps_quarantine_pending(reader->config.quarantine) : 0;
+  reader->waiting_quarantine &= unacknowledged > 0;
   const bool full =
       livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
-      (reader->config.quarantine && livenps_quarantine_pending(reader->config.quarantine) >= QUARANTINE_MAX);
+      unacknowledged >= QUARANTINE_MAX || reader->waiting_quarantine;
   const bool reading = !ahead(reader) && !reader->adopt && !reader->waiting_full && !full;
   /* Events of the group and of the handle; records come here only when a forward was lost, so they are taken as well. */
   rd_kafka_message_t *message = rd_kafka_consumer_poll(reader->rk, reading ? 0 : wait);

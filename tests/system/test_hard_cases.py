@@ -1,0 +1,145 @@
+"""Promises at their edges: hostile record timestamps, an emptied topic, a quarantine slower than the reading, claims
+that land late, the signal in a bad moment."""
+
+import re
+import time
+
+import cluster
+from cluster import event, wait_for
+
+WINDOWS = "5m/1s,1h/10s"
+
+
+def counted(world, redis):
+    return int(world.health(redis).get("accepted", 0))
+
+
+def test_record_timestamp_beyond_all_years(world):
+    """A broker that allows it stores any record timestamp. Such a record has its fate like any other, and what is
+    written of it must be readable: else one record would stop every aggregator for ever."""
+    redis = world.redis()
+    topic = world.topic(1, message_timestamp_after_max_ms=2**63 - 1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    world.kafka.send(topic, [{"value": event("far", score=9), "timestamp": 4 * 10**18}])
+    world.kafka.send(topic, [event("near", score=9)])
+    wait_for(lambda: counted(world, redis) == 1, 20, "the record behind it is counted")
+    world.ledger(redis, topic, accepted=1, late=1)
+    assert consumer.stop() == 0
+
+
+def test_genesis_on_a_topic_that_holds_nothing_any_more(world):
+    """Everything that was ever in the topic is gone: nothing is known of the time before now, and complete says so."""
+    redis, topic = world.redis(), world.topic(1)
+    world.simulate(topic, count=500, seed=1).finish()
+    world.kafka.delete_records(topic, {0: 500})
+    began = cluster.now_ms()
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    wait_for(lambda: world.health(redis).get("complete") == "1", 30, "everything there is was read")
+    for window in ("5m", "1h"):
+        wholeness = redis.hash("nps:{%s}:health:%s" % (world.namespace, window))
+        assert wholeness["complete"] == "0" and int(wholeness["covered_since_ms"]) >= began, wholeness
+    assert consumer.stop() == 0
+
+
+def test_quarantine_slower_than_reading(world):
+    """The quarantine's producer takes a few records at a time: reading waits for it, and goes on."""
+    redis, topic = world.redis(), world.topic(1)
+    world.kafka.send(topic, [b"not an event"] * 1000 + [event("good")])
+    consumer = world.consumer(topic, redis, windows=WINDOWS, set={"kafka.queue.buffering.max.messages": 50,
+                                                                   "kafka.linger.ms": 300})
+    wait_for(lambda: counted(world, redis) == 1, 40, "the good record behind the bad ones is counted")
+    world.ledger(redis, topic, accepted=1, rejected=1000)
+    keys = {message.key() for message in world.kafka.read_all(topic + ".quarantine")}
+    assert len(keys) == 1000
+    assert consumer.stop() == 0
+
+
+def test_a_topic_is_left_out(world):
+    """Topics that are not read any more do not hold complete down; what they brought still counts."""
+    redis, one, two = world.redis(), world.topic(1, suffix="-a"), world.topic(1, suffix="-b")
+    consumer = world.consumer([one, two], redis, windows=WINDOWS)
+    for topic in (one, two):
+        world.kafka.send(topic, [event("x")])
+    wait_for(lambda: counted(world, redis) == 2 and world.health(redis)["complete"] == "1", 20, "both are read")
+    assert consumer.stop() == 0
+    consumer = world.consumer([one], redis, windows=WINDOWS, set={"complete_lag": "1500ms"})
+    time.sleep(2.5)  # longer than complete_lag
+    wait_for(lambda: world.health(redis).get("complete") == "1", 15, "complete")
+    assert counted(world, redis) == 2
+    assert consumer.stop() == 0
+
+
+def test_replay_of_another_topic_into_the_same_namespace(world):
+    """A namespace holds one replay; another topic's must not be added to it."""
+    redis, one, two = world.redis(), world.topic(1, suffix="-a"), world.topic(1, suffix="-b")
+    for topic in (one, two):
+        world.kafka.send(topic, [event("x-%d" % i) for i in range(50)])
+    end = cluster.now_ms() + 1000
+    into = world.namespace + "-r"
+    world.replay(one, redis, into, end=end)
+    settings = world.replay_settings(redis)
+    code, out, err = world.run_consumer("replay", "--topic", two, "--from", "0", "--to", str(end), "--into", into,
+                                        settings=settings)
+    assert code != 0 and one in err and into in err, (code, out, err)
+    _, again = world.replay(one, redis, into, end=end)
+    assert "accepted 50 " in again
+
+
+def test_signal_behind_a_rejected_record(world):
+    """The record is acknowledged by the quarantine and committed before the instance leaves."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    wait_for(lambda: world.health(redis).get("complete") == "1", 30, "read")
+    world.kafka.send(topic, [b"not an event"])
+    consumer.wait_log("rejected:")
+    assert consumer.stop() == 0, consumer.log()
+    assert world.positions(redis) == {"%s/0" % topic: 1}
+
+
+def test_signal_while_redis_hangs_patiently(world):
+    """However long a single answer may take, the signal ends the instance within the promised time."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS, set={"redis.timeout": "20s"})
+    wait_for(lambda: world.health(redis).get("complete") == "1", 30, "read")
+    redis.program.freeze()
+    time.sleep(1.5)  # a commit is on its way by then
+    try:
+        assert consumer.stop() != 0
+        assert consumer.stopped_s < 5
+    finally:
+        redis.program.thaw()
+
+
+def test_a_claim_lands_late(world):
+    """An idle commit says that everything was read. Redis hangs and takes it seconds later, when records have come that
+    nobody has read: the claim is of the moment when it was made."""
+    redis, topic = world.redis(), world.topic(1)
+    more = {"windows": WINDOWS, "set": {"kafka.session.timeout.ms": 30_000, "redis.timeout": "5s"}}
+    aggregator = world.consumer(topic, redis, instance="b", **more)
+    wait_for(lambda: world.health(redis).get("complete") == "1", 30, "read")
+    reader = world.consumer(topic, redis, instance="a", **more)
+    reader.wait_log("assigned 1 partitions")
+    wait_for(lambda: world.health(redis).get("aggregator") == "b" and world.health(redis)["complete"] == "1", 30, "read")
+    redis.program.freeze()
+    time.sleep(1.3)  # the idle commit of this second waits in Redis's socket
+    reader.freeze()
+    frozen_ms = cluster.now_ms()
+    world.kafka.send(topic, [event("unread")])
+    time.sleep(4)
+    redis.program.thaw()
+    thawed_ms = cluster.now_ms()
+    wait_for(lambda: int(world.health(redis).get("as_of_ms", 0)) > thawed_ms, 20, "the aggregator goes on")
+    health = world.health(redis)
+    assert int(health["low_watermark_ms"]) <= frozen_ms, (frozen_ms, thawed_ms, health)
+    reader.thaw()
+    wait_for(lambda: counted(world, redis) == 1 and world.health(redis)["complete"] == "1", 30, "read again")
+    assert reader.stop() == 0 and aggregator.stop() == 0
+
+
+def test_signal_before_there_is_a_namespace(world):
+    """Somebody else holds the lease and begins nothing: nothing is in hand, so the signal is not a failure."""
+    redis, topic = world.redis(), world.topic(1)
+    redis.call("SET", "nps:{%s}:lease" % world.namespace, "somebody", "PX", 60_000)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    consumer.wait_log("the namespace is empty")
+    assert consumer.stop() == 0, consumer.log()
