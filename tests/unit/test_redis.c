@@ -10,6 +10,12 @@
 #include "consumer/redis.h"
 #include "tests/unit/redis_server.h"
 
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+#include <netinet/in.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#endif
+
 static livenps_error error;
 
 static void fails_with(livenps_code code, const char *text) {
@@ -412,6 +418,84 @@ static void not_redis(void **state) {
   }
 }
 
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+/* A key and a certificate for localhost and 127.0.0.1 that signs itself. */
+static void make_certificate(const char *key_path, const char *certificate_path) {
+  EVP_PKEY *key = EVP_RSA_gen(2048);
+  X509 *certificate = X509_new();
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+  X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+  X509_set_version(certificate, 2);
+  X509_set_pubkey(certificate, key);
+  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
+                             (const unsigned char *)"test", -1, -1, 0);
+  X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
+  X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
+  X509_add_ext(certificate, names, -1);
+  X509_EXTENSION_free(names);
+  assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
+  FILE *file = fopen(key_path, "w");
+  PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
+  fclose(file);
+  file = fopen(certificate_path, "w");
+  PEM_write_X509(file, certificate);
+  fclose(file);
+  X509_free(certificate);
+  EVP_PKEY_free(key);
+}
+
+static int free_port(void) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+  close(fd);
+  return ntohs(address.sin_port);
+}
+
+static void tls_checks_chain_and_name(void **state) {
+  (void)state;
+  redis_server server = {.dir = "/tmp/livenps-test-XXXXXX"};
+  char key[128], certificate[128], port[16], url[64];
+  assert_non_null(mkdtemp(server.dir));
+  snprintf(key, sizeof key, "%s/key.pem", server.dir);
+  snprintf(certificate, sizeof certificate, "%s/certificate.pem", server.dir);
+  make_certificate(key, certificate);
+  snprintf(port, sizeof port, "%d", free_port());
+  redis_server_start(&server, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key,
+                     "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no", "--bind", "127.0.0.1",
+                     "127.0.0.2", NULL);
+  livenps_settings settings = {.redis_url = url, .redis_timeout_ms = 2000, .redis_ca_file = certificate};
+  livenps_redis *redis = NULL;
+  static const char *const names[] = {"localhost", "127.0.0.1"};
+  for (size_t i = 0; i < 2; i++) {
+    snprintf(url, sizeof url, "rediss://%s:%s", names[i], port);
+    assert_int_equal(livenps_redis_open(&redis, &settings, &error), 0);
+    fine(redis, "PING");
+    livenps_redis_close(redis);
+  }
+  snprintf(url, sizeof url, "rediss://127.0.0.2:%s", port); /* a certificate for somebody else */
+  assert_int_equal(livenps_redis_open(&redis, &settings, &error), 0);
+  assert_int_equal(livenps_redis_connect(redis, &error), -1);
+  fails_with(LIVENPS_E_STARTUP, "not trusted");
+  livenps_redis_close(redis);
+  snprintf(url, sizeof url, "rediss://127.0.0.1:%s", port);
+  settings.redis_ca_file = NULL; /* signed by nobody that the system knows */
+  assert_int_equal(livenps_redis_open(&redis, &settings, &error), 0);
+  assert_int_equal(livenps_redis_connect(redis, &error), -1);
+  fails_with(LIVENPS_E_STARTUP, "not trusted");
+  livenps_redis_close(redis);
+  settings.redis_ca_file = key; /* no certificate in it */
+  assert_int_equal(livenps_redis_open(&redis, &settings, &error), 0);
+  assert_int_equal(livenps_redis_connect(redis, &error), -1);
+  fails_with(LIVENPS_E_STARTUP, "redis.ca_file");
+  livenps_redis_close(redis);
+  redis_server_stop(&server);
+}
+#endif
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(urls),
@@ -424,6 +508,9 @@ int main(void) {
       cmocka_unit_test(memory_runs_out),
       cmocka_unit_test(a_server_that_is_loading),
       cmocka_unit_test(not_redis),
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+      cmocka_unit_test(tls_checks_chain_and_name),
+#endif
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
