@@ -16,9 +16,9 @@ typedef struct {
   size_t window_count;
   const livenps_rollup *rollups; /* copied */
   size_t rollup_count;
-  size_t
-      series_max; /* per roll-up; further names are folded into ~other, then all new ones until it has emptied
-                      * (or a load finds the limit raised): a series never shows a part of its numbers */
+  /* Per roll-up. Further names are folded into ~other, then all new ones until ~other has emptied, so that no series
+   * shows a part of its numbers. Only a load that finds the limit raised ends that at once. */
+  size_t series_max;
   int64_t minimum_n, reliable_n;
   double fdr;
   const livenps_pair *targets; /* raw touchpoint -> NPS; for roll-up touchpoint */
