@@ -2,10 +2,17 @@
 there, types and expiries are right, and so is what the pages of numbers promise beyond the truth's reach (rank, index,
 trends, updates)."""
 
+import fcntl
 import json
 import os
+import pty
 import re
+import select
+import signal
+import struct
+import termios
 import threading
+import time
 
 import pytest
 
@@ -269,3 +276,72 @@ def test_nobody_writes(world):
     assert code == 0 and "no data yet" in out
     code, out, err = world.run_consumer("table", "--once", "--window", "2h", settings=settings)
     assert code != 0 and "5m" in err and len(err.strip().split("\n")) == 1
+
+
+class Terminal:
+    """A program on a pseudo-terminal of 100 columns and 20 lines."""
+
+    def __init__(self, command, environment, columns=100, lines=20):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            cluster.die_with_parent()
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execvpe(command[0], command, environment)
+        self.text = ""
+
+    def read(self, seconds=0.2):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.text += os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    break
+        return self.text
+
+    def shows(self, pattern, timeout=10):
+        wait_for(lambda: re.search(pattern, self.read()), timeout, "the table shows %r" % pattern)
+
+    def end(self, number=signal.SIGINT):
+        os.kill(self.pid, number)
+        self.read(0.5)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.fd)
+        return code
+
+
+def test_the_table_lives(world):
+    """Drawn again in place, within the terminal's width; says when Redis is away, and goes on when it is back."""
+    redis = world.redis(aof=True)
+    topic, _ = busy_topic(world)
+    world.consumer(topic, redis)
+    world.caught_up(redis)
+    settings = cluster.environment(world.settings(topic, redis))
+    settings.update(TERM="xterm", LC_ALL="C.UTF-8")
+    settings.pop("NO_COLOR", None)
+    terminal = Terminal(cluster.PREFIX + [cluster.CONSUMER, "table", "--window", "1h"], settings)
+    try:
+        terminal.shows(r"delivery +[+-]\d+ +[+-]\d+\.\.[+-]\d+")
+        terminal.shows(r"\033\[\d+A\r")  # back up, to draw over it
+        assert "●" in terminal.text and "\033[32m" in terminal.text
+        for line in re.sub(r"\033\[[0-9;?]*[A-Za-z]", "", terminal.text).replace("\r", "").split("\n"):
+            assert len(line) <= 100, line
+        redis.kill()
+        terminal.shows("Redis is away, trying again")
+        redis.start()
+        terminal.text = ""
+        terminal.shows(r"as of .*complete", 20)
+    finally:
+        code = terminal.end()
+    assert code == 0
+    assert terminal.text.endswith("\033[?25h"), "the cursor is shown again"
+
+    settings["NO_COLOR"] = "1"
+    terminal = Terminal(cluster.PREFIX + [cluster.CONSUMER, "table", "--window", "1h"], settings, columns=60)
+    try:
+        terminal.shows(r"delivery +[+-]\d+ +[+-]\d+\.\.[+-]\d+")
+    finally:
+        assert terminal.end(signal.SIGTERM) == 0
+    assert not re.search(r"\033\[[0-9;]*m", terminal.text)
+    for line in re.sub(r"\033\[[0-9;?]*[A-Za-z]", "", terminal.text).replace("\r", "").split("\n"):
+        assert len(line) <= 60, line
