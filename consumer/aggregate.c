@@ -21,6 +21,7 @@ enum {
   CHUNK_BYTES = 1024 * 1024, /* of a snapshot in one call */
   WRITERS = 256,             /* remembered for `instances` */
   WRITER_MS = 10000,
+  ASKING_MS = 15000, /* the least that the lease lasts while Kafka is asked where to begin */
   BREAKS = 2, /* loads in a row that end in a broken log before the namespace is begun anew */
 };
 
@@ -57,6 +58,7 @@ struct livenps_aggregate {
   uint64_t snapshots;
   int64_t snapshot_at_ms; /* monotonic */
   int64_t renewed_at_ms;  /* monotonic */
+  int64_t asking_ms;      /* how long Kafka took to say where to begin */
 };
 
 /* ---- open, close ---------------------------------------------------------------------------------------------------- */
@@ -343,6 +345,28 @@ static bool snapshot_due(const livenps_aggregate *aggregate) {
 
 /* ---- genesis -------------------------------------------------------------------------------------------------------- */
 
+/* Asks Kafka where to begin. That can take longer than the lease lasts; then who stands by takes it, asks as long, and loses it likewise to a
+ * third: nobody would ever begin. So the lease is long meanwhile, longer than the last time took. held may be false afterwards. */
+static int ask_kafka(livenps_aggregate *aggregate, int64_t since_ms, livenps_beginning **beginnings,
+                     size_t *count, livenps_error *error) {
+  const livenps_source *source = &aggregate->config.source;
+  int64_t usual_ms = aggregate->holder.lease_ms;
+  int64_t long_ms = 2 * aggregate->asking_ms > ASKING_MS ? 2 * aggregate->asking_ms : ASKING_MS;
+  aggregate->holder.lease_ms = usual_ms > long_ms ? usual_ms : long_ms;
+  int result = take_lease(aggregate, error);
+  aggregate->holder.lease_ms = usual_ms;
+  if (result != 0 || !aggregate->held) {
+    return result;
+  }
+  int64_t began_ms = livenps_monotonic_ms();
+  result = source->beginnings(source->opaque, since_ms, beginnings, count, error);
+  aggregate->asking_ms = livenps_monotonic_ms() - began_ms;
+  if (result != 0) {
+    return -1;
+  }
+  return take_lease(aggregate, error); /* as long as usual again */
+}
+
 /* Begins the namespace: at the offsets from which everything that can still matter is read. seen: the lineage it replaces. */
 static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *error) {
   int result = -1;
@@ -357,15 +381,11 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
      record timestamp. */
   int64_t since_ms = aggregate->redis_ms - 2 * aggregate->longest_ms - aggregate->longest_slice_ms -
                      aggregate->settings->admit_future_ms;
-  if (aggregate->config.source.beginnings(aggregate->config.source.opaque, since_ms, &beginnings, &count,
-                                          error) != 0) {
-    return -1;
-  }
-  if (take_lease(aggregate, error) != 0 ||
-      !aggregate->held) { /* asking Kafka can take longer than the lease lasts */
-    result = aggregate->held ? -1 : 0;
+  result = ask_kafka(aggregate, since_ms, &beginnings, &count, error);
+  if (result != 0 || !aggregate->held) {
     goto done;
   }
+  result = -1;
   forget(aggregate);
   livenps_random_hex(aggregate->holder.lineage, sizeof aggregate->holder.lineage);
   livenps_state_open(&state, aggregate->settings);

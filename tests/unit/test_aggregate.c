@@ -12,6 +12,7 @@
 #include "tests/unit/redis_server.h"
 
 #include <inttypes.h>
+#include <time.h>
 
 static redis_server server;
 static livenps_redis *redis;
@@ -86,6 +87,7 @@ static int64_t asked_since_ms;
 static int64_t covered_since_ms;
 static size_t partitions = 2;
 static bool kafka_away;
+static int64_t answer_after_ms;
 
 static bool emptied; /* partitions that once had records and have none */
 
@@ -96,6 +98,11 @@ static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, s
     return livenps_fail(why, LIVENPS_E_LOST, "no broker");
   }
   asked_since_ms = since_ms;
+  if (answer_after_ms) {
+    struct timespec time = {answer_after_ms / 1000, answer_after_ms % 1000 * 1000000};
+    nanosleep(&time, NULL);
+    run("SET nps:{t}:lease somebody NX PX 60000"); /* who stands by takes what lapsed */
+  }
   *out = livenps_alloc(partitions * sizeof **out);
   for (size_t i = 0; i < partitions; i++) {
     snprintf((*out)[i].topic, sizeof(*out)[i].topic, "t");
@@ -393,6 +400,20 @@ static void a_lost_token_stands_by(void **state) {
 }
 
 /* On a busy machine a lease lapses; as long as nobody took it, that must cost nothing. */
+static void a_slow_kafka_does_not_cost_the_lease(void **state) {
+  (void)state;
+  fresh();
+  assert_int_equal(livenps_settings_set(&settings, "aggregate.lease=300ms", &error), 0);
+  answer_after_ms = 700;
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answer_after_ms = 0;
+  assert_true(livenps_aggregate_active(aggregate));
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  assert_in_range(number("PTTL nps:{t}:lease"), 1, 300);
+  livenps_aggregate_close(aggregate);
+}
+
 static void a_lapse_that_nobody_used_keeps_the_state(void **state) {
   (void)state;
   fresh();
@@ -755,6 +776,7 @@ int main(void) {
       cmocka_unit_test(finish_and_take_over),
       cmocka_unit_test(a_flush_is_noticed),
       cmocka_unit_test(a_lost_token_stands_by),
+      cmocka_unit_test(a_slow_kafka_does_not_cost_the_lease),
       cmocka_unit_test(a_lapse_that_nobody_used_keeps_the_state),
       cmocka_unit_test(another_publish_id_publishes_everything),
       cmocka_unit_test(a_missing_chunk_begins_anew),
