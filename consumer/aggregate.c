@@ -22,7 +22,7 @@ enum {
   WRITERS = 256,             /* remembered for `instances` */
   WRITER_MS = 10000,
   ASKING_MS = 15000, /* the least that the lease lasts while Kafka is asked where to begin */
-  BREAKS = 2, /* loads in a row that end in a broken log before the namespace is begun anew */
+  BREAKS = 2,        /* loads in a row that end in a broken log before the namespace is begun anew */
 };
 
 typedef struct {

@@ -263,24 +263,78 @@ static int offset_for_time(livenps_watch *watch, const char *topic, int32_t part
   return 0;
 }
 
-/* Record timestamp of the first record at or after `offset`; -1 when it cannot be had in time. */
-static int64_t timestamp_at(livenps_watch *watch, const char *topic, int32_t partition, int64_t offset) {
-  rd_kafka_topic_t *handle = rd_kafka_topic_new(watch->rk, topic, NULL);
-  int64_t timestamp_ms = -1;
-  if (!handle)
+enum { COVERED_ASK = -2 }; /* in a beginning: its first record says since when it is covered */
+
+static livenps_beginning *asked_of(livenps_beginning *beginnings, size_t count,
+                                   const rd_kafka_message_t *message) {
+  for (size_t i = 0; message->rkt && i < count; i++)
+    if (beginnings[i].covered_since_ms == COVERED_ASK && beginnings[i].partition == message->partition &&
+        !strcmp(beginnings[i].topic, rd_kafka_topic_name(message->rkt)))
+      return &beginnings[i];
+  return NULL;
+}
+
+/* Partitions that have lost records are covered since the first that they still have, and the skew that its events may be ahead. One reader
+ * for all of them: one after the other takes a third of a second each. Where no record comes in time, nothing is known (-1). */
+static int read_first(livenps_watch *watch, livenps_beginning *beginnings, size_t count,
+                      livenps_error *error) {
+  rd_kafka_conf_t *conf;
+  rd_kafka_t *rk;
+  char group[128];
+  size_t left = 0;
+  for (size_t i = 0; i < count; i++)
+    left += beginnings[i].covered_since_ms == COVERED_ASK;
+  if (!left)
+    return 0;
+  snprintf(group, sizeof group, "livenps.%s", watch->settings->namespace_); /* named, but never joined */
+  if (livenps_kafka_conf(&conf, watch->settings, LIVENPS_KAFKA_CONSUMER, error))
     return -1;
-  if (!rd_kafka_consume_start(handle, partition, offset)) {
-    rd_kafka_message_t *message = rd_kafka_consume(handle, partition, 3000);
-    if (message) {
-      rd_kafka_timestamp_type_t type;
-      if (!message->err)
-        timestamp_ms = rd_kafka_message_timestamp(message, &type);
-      rd_kafka_message_destroy(message);
-    }
-    rd_kafka_consume_stop(handle, partition);
+  if (livenps_kafka_set(conf, "group.id", group, error) ||
+      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
+      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
+      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
+      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
+      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error)) {
+    rd_kafka_conf_destroy(conf);
+    return -1;
   }
-  rd_kafka_topic_destroy(handle);
-  return timestamp_ms;
+  if (livenps_kafka_open(&rk, conf, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
+  rd_kafka_poll_set_consumer(rk);
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)left);
+  for (size_t i = 0; i < count; i++)
+    if (beginnings[i].covered_since_ms == COVERED_ASK)
+      rd_kafka_topic_partition_list_add(list, beginnings[i].topic, beginnings[i].partition)->offset =
+          beginnings[i].start;
+  const rd_kafka_resp_err_t code = rd_kafka_assign(rk, list);
+  rd_kafka_topic_partition_list_destroy(list);
+  const int64_t until = livenps_monotonic_ms() + BEGIN_MS;
+  while (!code && left && !livenps_stop && livenps_monotonic_ms() < until) {
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 100);
+    livenps_beginning *beginning = message ? asked_of(beginnings, count, message) : NULL;
+    const bool nothing = beginning && (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
+                                       message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET);
+    if (beginning && (nothing || !message->err)) {
+      rd_kafka_timestamp_type_t type;
+      const int64_t first_ms = nothing ? -1 : rd_kafka_message_timestamp(message, &type);
+      /* A timestamp that only a broken clock gives tells nothing. */
+      beginning->covered_since_ms =
+          first_ms < 0 || first_ms > INT64_MAX / 4 ? -1 : first_ms + watch->settings->admit_future_ms;
+      left--;
+    }
+    if (message)
+      rd_kafka_message_destroy(message);
+  }
+  rd_kafka_assign(rk, NULL);
+  rd_kafka_destroy(rk);
+  for (size_t i = 0; i < count; i++)
+    if (beginnings[i].covered_since_ms == COVERED_ASK)
+      beginnings[i].covered_since_ms = -1;
+  if (code)
+    return livenps_fail(error, LIVENPS_E_LOST, "kafka: reading the first records: %s",
+                        rd_kafka_err2str(code));
+  return livenps_stop ? livenps_fail(error, LIVENPS_E_LOST, "stopped while Kafka was asked where to begin")
+                      : 0;
 }
 
 static int begin_partition(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms,
@@ -310,8 +364,7 @@ static int begin_partition(livenps_watch *watch, const char *topic, int32_t part
     return 0;
   }
   /* The topic has already lost records: what it still has says since when. Without a record nothing is known before now. */
-  const int64_t first_ms = low < high ? timestamp_at(watch, topic, partition, low) : -1;
-  beginning->covered_since_ms = first_ms < 0 ? -1 : first_ms + skew_ms;
+  beginning->covered_since_ms = low < high ? COVERED_ASK : -1;
   return 0;
 }
 
@@ -332,6 +385,8 @@ int livenps_watch_beginnings(void *opaque, int64_t since_ms, livenps_beginning *
       if (begin_partition(watch, topic, p, since_ms, &beginnings[known++], error))
         goto failed;
   }
+  if (read_first(watch, beginnings, known, error))
+    goto failed;
   *out = beginnings;
   *count = known;
   return 0;

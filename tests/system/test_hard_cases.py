@@ -143,3 +143,18 @@ def test_signal_before_there_is_a_namespace(world):
     consumer = world.consumer(topic, redis, windows=WINDOWS)
     consumer.wait_log("the namespace is empty")
     assert consumer.stop() == 0, consumer.log()
+
+
+def test_genesis_of_many_partitions_that_lost_their_beginning(world):
+    """Every one of them is asked for its first record, together: three instances agree within seconds on who begins."""
+    redis, count = world.redis(), 64
+    topic = world.topic(count)
+    world.kafka.send(topic, [{"value": event("x-%d" % i), "partition": i % count} for i in range(4 * count)])
+    world.kafka.delete_records(topic, {p: 2 for p in range(count)})
+    consumers = [world.consumer(topic, redis, ready=False, windows=WINDOWS) for _ in range(3)]
+    wait_for(lambda: any("genesis 1 " in c.log() for c in consumers), 8, "a genesis")
+    wait_for(lambda: counted(world, redis) == 2 * count, 40, "all is counted")
+    since = int(redis.hash("nps:{%s}:health:1h" % world.namespace)["covered_since_ms"])
+    assert abs(since - cluster.now_ms() - 60_000) < 60_000, "the first records' time and the skew"
+    for consumer in consumers:
+        assert consumer.stop() == 0
