@@ -10,14 +10,16 @@
 enum {
   LARGEST =
       64 * 1024 * 1024, /* what librdkafka may be handed; a broker's own limit is met by cutting, see put() */
-  CUT = 512 * 1024,
+  CUT = 512 * 1024, /* first cut; halved while the broker refuses even that */
+  CUT_LEAST = 1024,
   FULL_WAIT_MS = 20,
 };
 
 struct livenps_quarantine {
   livenps_sender *sender;
   const char *suffix;
-  bool cut; /* the broker refused a large record: from now on values are cut to CUT bytes */
+  size_t most;    /* bytes of a record's value, key and headers that the broker took so far; what is larger is cut */
+  bool too_large; /* it refused one since the last settlement */
   size_t failed;
   char reason[160];
   livenps_header *headers;
@@ -32,13 +34,14 @@ static void delivered(void *opaque, void *record, const char *error, int32_t par
   if (!quarantine->failed++)
     snprintf(quarantine->reason, sizeof quarantine->reason, "%s", error);
   if (!strcmp(error, rd_kafka_err2str(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)))
-    quarantine->cut = true;
+    quarantine->too_large = true;
 }
 
 int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *settings,
                             livenps_error *error) {
   livenps_quarantine *quarantine = livenps_alloc(sizeof *quarantine);
   quarantine->suffix = settings->quarantine_suffix;
+  quarantine->most = SIZE_MAX;
   /* Our own copy of the pass-through with a larger local limit: a rejected record may be of any size. */
   livenps_settings larger = *settings;
   larger.kafka.at = livenps_alloc((settings->kafka.count + 1) * sizeof *larger.kafka.at);
@@ -101,6 +104,14 @@ static void add_header(livenps_quarantine *quarantine, size_t *count, const char
   quarantine->headers[(*count)++] = (livenps_header){livenps_text_of(name), value};
 }
 
+/* Once for all that were refused together. */
+static void cut_more(livenps_quarantine *quarantine) {
+  quarantine->most = quarantine->most > CUT             ? CUT
+                     : quarantine->most > 2 * CUT_LEAST ? quarantine->most / 2
+                                                        : CUT_LEAST;
+  quarantine->too_large = false;
+}
+
 int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, int32_t partition,
                            int64_t offset, const livenps_record *record, livenps_reason reason,
                            const livenps_where *where, livenps_error *error) {
@@ -120,21 +131,33 @@ int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, in
   add_header(quarantine, &count, "livenps-partition", livenps_text_of(partition_text));
   add_header(quarantine, &count, "livenps-offset", livenps_text_of(offset_text));
   add_header(quarantine, &count, "livenps-timestamp", livenps_text_of(timestamp));
-  if (record->key.at)
-    add_header(quarantine, &count, "livenps-key", record->key);
-  if (quarantine->cut && value.length > CUT) {
+  size_t whole = record->key.length + value.length;
+  for (size_t i = 0; i < record->header_count; i++)
+    whole += record->headers[i].name.length + record->headers[i].value.length;
+  livenps_text original_key = record->key;
+  const bool cut = whole > quarantine->most;
+  if (cut && original_key.length > quarantine->most / 4)
+    original_key.length = quarantine->most / 4;
+  if (original_key.at)
+    add_header(quarantine, &count, "livenps-key", original_key);
+  if (cut) {
     /* Better the beginning and the true length than a partition that stands still for one record. */
     snprintf(length, sizeof length, "%zu", value.length);
     add_header(quarantine, &count, "livenps-cut-from", livenps_text_of(length));
-    value.length = CUT;
+    if (value.length > quarantine->most / 2)
+      value.length = quarantine->most / 2;
   } else {
     for (size_t i = 0; i < record->header_count; i++) {
       add_header(quarantine, &count, "", record->headers[i].value);
       quarantine->headers[count - 1].name = record->headers[i].name;
     }
   }
-  return livenps_sender_send(quarantine->sender, target, -1, livenps_text_of(key), value, quarantine->headers,
-                             count, 0, NULL, FULL_WAIT_MS, error);
+  if (!livenps_sender_send(quarantine->sender, target, -1, livenps_text_of(key), value, quarantine->headers,
+                           count, 0, NULL, FULL_WAIT_MS, error))
+    return 0;
+  if (error->code == LIVENPS_E_DATA) /* larger than librdkafka takes: smaller when it is read again */
+    cut_more(quarantine);
+  return -1;
 }
 
 size_t livenps_quarantine_pending(const livenps_quarantine *quarantine) {
@@ -153,5 +176,7 @@ int livenps_quarantine_settle(livenps_quarantine *quarantine, int wait_ms, liven
   livenps_fail(error, LIVENPS_E_LOST, "%zu rejected records could not be quarantined: %s", quarantine->failed,
                quarantine->reason);
   quarantine->failed = 0;
+  if (quarantine->too_large)
+    cut_more(quarantine);
   return -1;
 }

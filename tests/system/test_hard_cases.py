@@ -158,3 +158,20 @@ def test_genesis_of_many_partitions_that_lost_their_beginning(world):
     assert abs(since - cluster.now_ms() - 60_000) < 60_000, "the first records' time and the skew"
     for consumer in consumers:
         assert consumer.stop() == 0
+
+
+def test_quarantine_that_takes_small_records_only(world):
+    """Larger records than its topic takes are cut, whatever made them large: no record may stop a partition for ever."""
+    redis, topic = world.redis(), world.topic(1)
+    world.kafka.topic(topic + ".quarantine", 1, max_message_bytes=20_000)
+    world.kafka.send(topic, [{"value": b"small"}, {"value": b"v" * 200_000},
+                             {"value": b"h", "headers": [("x", b"h" * 200_000)]},
+                             {"value": b"k", "key": b"k" * 200_000}, {"value": event("good")}])
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    wait_for(lambda: counted(world, redis) == 1, 30, "the good record behind the bad ones is counted")
+    world.ledger(redis, topic, accepted=1, rejected=4)
+    found = {message.key(): message for message in world.kafka.read_all(topic + ".quarantine")}
+    assert sorted(found) == [b"%s/0/%d" % (topic.encode(), i) for i in range(4)]
+    large = found[b"%s/0/1" % topic.encode()]
+    assert set(large.value()) == {ord("v")} and dict(large.headers())["livenps-cut-from"] == b"200000"
+    assert consumer.stop() == 0
