@@ -77,9 +77,7 @@ typedef enum {
   X(NO_EVENT, "no_event", "the topic's mapping says that such a payload is no event")                        \
   X(NO_RECORD_TIME, "no_record_time", "the Kafka record has no timestamp")                                   \
   X(FUTURE, "future", "the event is further ahead of its record timestamp than admit.future")                \
-  X(UNKNOWN_TOUCHPOINT, "unknown_touchpoint", "the touchpoint is not in admit.touchpoints")                  \
-  X(UNREADABLE, "unreadable",                                                                                \
-    "Kafka could not hand out the record (for example a codec that cannot be undone)")
+  X(UNKNOWN_TOUCHPOINT, "unknown_touchpoint", "the touchpoint is not in admit.touchpoints")
 
 typedef enum {
 #define LIVENPS_REASON_ENUM(symbol, name, text) LIVENPS_REASON_##symbol,

@@ -127,13 +127,6 @@ void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason 
   lane->reseek = true;
 }
 
-bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
-  if (!take(batch, lane, offset, -1))
-    return false;
-  lane->pending.rejected[LIVENPS_REASON_UNREADABLE]++;
-  return true;
-}
-
 void livenps_batch_end(livenps_lane *lane, int64_t offset) {
   arrive(lane, offset);
 }

@@ -58,8 +58,6 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
                           livenps_where *where);
 /* Takes back the record that was rejected just now, because quarantine had no room: it is fetched again, what came before it stays. */
 void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason);
-/* A record that Kafka could not hand out: rejected as unreadable. */
-bool livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset);
 /* Kafka says the partition ends at offset: what lies between is a hole. */
 void livenps_batch_end(livenps_lane *lane, int64_t offset);
 /* The topic now starts at offset (rule 11): a gap, said out loud by the caller. redis_ms: the last known Redis TIME. */
