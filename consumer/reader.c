@@ -14,6 +14,7 @@ enum {
   SETTLE_MS =
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
+  CLOSE_MS = 1500, /* of the seconds that a signal gives us */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -796,13 +797,33 @@ void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats
       stats->left += reader->batch.lanes[i].end - reader->batch.lanes[i].next;
 }
 
+/* Calls on_rebalance: what is in hand is committed there. Bounded, because librdkafka waits for the answers to its commits as long as the
+ * broker is away; the group then forgets us by itself. */
+static bool leave_group(livenps_reader *reader) {
+  rd_kafka_queue_t *queue = rd_kafka_queue_new(reader->rk);
+  rd_kafka_error_t *error = rd_kafka_consumer_close_queue(reader->rk, queue);
+  const int64_t until = livenps_monotonic_ms() + CLOSE_MS;
+  if (error)
+    rd_kafka_error_destroy(error);
+  else
+    while (!rd_kafka_consumer_closed(reader->rk) && livenps_monotonic_ms() < until)
+      rd_kafka_queue_poll_callback(queue, 50);
+  const bool closed = error || rd_kafka_consumer_closed(reader->rk);
+  if (closed)
+    rd_kafka_queue_destroy(queue);
+  else
+    livenps_log(LIVENPS_WARN, "ingest", "kafka did not answer our leaving of the group; it will notice by itself");
+  return closed;
+}
+
 void livenps_reader_close(livenps_reader *reader) {
   if (!reader)
     return;
   reader->stopping = true;
   if (reader->group) {
     commit_to_kafka(reader);
-    rd_kafka_consumer_close(reader->rk); /* calls on_rebalance: what is in hand is committed there */
+    if (!leave_group(reader))
+      return; /* the process ends now, and what is left hanging with it */
   } else {
     rd_kafka_assign(reader->rk, NULL);
   }

@@ -181,8 +181,8 @@ end:
                 (unsigned long long)stats.records, (unsigned long long)stats.accepted,
                 (unsigned long long)stats.rejected, (unsigned long long)commit.commits);
   }
+  aggregator.stop = true; /* it folds what was just committed, while we leave the group */
   livenps_reader_close(reader);
-  aggregator.stop = true;
   if (started)
     pthread_join(aggregator.thread, NULL);
   if (!error.code && aggregator.lost)

@@ -28,7 +28,7 @@ def members(world, redis):
 def test_instances_come_and_go(world, strategy):
     redis, topics = world.redis(), [world.topic(4, suffix="-a"), world.topic(2, suffix="-b")]
     more = {"windows": WINDOWS, "set": {"kafka.partition.assignment.strategy": strategy}}
-    simulations = [world.simulate(topic, count=22_000, rate=2200, seed=i) for i, topic in enumerate(topics)]
+    simulations = [world.load(topic, 2200, seed=i) for i, topic in enumerate(topics)]
     first = world.consumer(topics, redis, **more)
     goes_on(world, redis)
     second = world.consumer(topics, redis, **more)
@@ -43,8 +43,8 @@ def test_instances_come_and_go(world, strategy):
     assert second.stop(signal.SIGINT) == 0
     goes_on(world, redis)
     fourth = world.consumer(topics, redis, **more)
-    truth = [s.finish() for s in simulations]
-    health = world.exact(redis, cluster.add_truths(*truth), topics, accepted=44_000, windows=WINDOWS)
+    truth = [s.end() for s in simulations]
+    health = world.exact(redis, cluster.add_truths(*truth), topics, windows=WINDOWS)
     assert health["partitions"] == "6"
     for consumer in (third, fourth):
         assert consumer.stop() == 0
@@ -60,7 +60,7 @@ def test_a_static_member_restarts_without_a_rebalance(world):
     two = world.consumer(topic, redis, instance="two", **more)
     wait_for(lambda: "assigned 2 partitions" in one.log() and "assigned 2 partitions" in two.log(), 30,
              "two partitions each")
-    simulation = world.simulate(topic, count=30_000, rate=3000)
+    simulation = world.load(topic, 3000)
     goes_on(world, redis)
     rebalances = one.log().count("assigned")
     two.kill()
@@ -70,8 +70,8 @@ def test_a_static_member_restarts_without_a_rebalance(world):
     goes_on(world, redis)
     assert two.stop() == 0  # a clean end of a static member does not leave the group either
     two = world.consumer(topic, redis, instance="two", **more)
-    truth = simulation.finish()
-    world.exact(redis, truth, topic, accepted=30_000, windows=WINDOWS)
+    truth = simulation.end()
+    world.exact(redis, truth, topic, windows=WINDOWS)
     assert one.log().count("assigned") == rebalances, "the other instance was disturbed"
     for consumer in (one, two):
         assert consumer.stop() == 0
@@ -81,13 +81,13 @@ def test_two_instances_of_one_name(world):
     """The older one is fenced by Kafka, says so in one line and ends; the younger one goes on, exact."""
     redis, topic = world.redis(), world.topic(2)
     older = world.consumer(topic, redis, instance="same", windows=WINDOWS)
-    simulation = world.simulate(topic, count=20_000, rate=3000)
+    simulation = world.load(topic, 3000)
     goes_on(world, redis)
     younger = world.consumer(topic, redis, instance="same", windows=WINDOWS)
     older.ended_on_purpose = True
     assert older.wait(20) != 0
     assert "same instance name" in older.log().strip().split("\n")[-1]
-    world.exact(redis, simulation.finish(), topic, accepted=20_000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert younger.stop() == 0
 
 
@@ -96,7 +96,7 @@ def test_frozen_instance_wakes_as_a_zombie(world):
     is refused by the compare-and-set on positions, and it goes on as an ordinary member."""
     redis, topic = world.redis(), world.topic(2)
     zombie = world.consumer(topic, redis, windows=WINDOWS)
-    simulation = world.simulate(topic, count=40_000, rate=3000)
+    simulation = world.load(topic, 3000)
     goes_on(world, redis)
     zombie.freeze()
     other = world.consumer(topic, redis, windows=WINDOWS, ready=False)
@@ -105,7 +105,7 @@ def test_frozen_instance_wakes_as_a_zombie(world):
     zombie.thaw()
     zombie.wait_log("(another writer was here|revoked|assigned)", 30)
     goes_on(world, redis)
-    world.exact(redis, simulation.finish(), topic, accepted=40_000, timeout=60, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, timeout=60, windows=WINDOWS)
     assert zombie.stop() == 0 and other.stop() == 0
 
 
@@ -113,12 +113,12 @@ def test_partitions_added_under_load(world):
     """New partitions are read from their first record, and complete says 0 until somebody reads them."""
     redis, topic = world.redis(), world.topic(1)
     consumer = world.consumer(topic, redis, windows=WINDOWS, set={"kafka.topic.metadata.refresh.interval.ms": 2000})
-    first = world.simulate(topic, count=6000, rate=1500, seed=1)
+    first = world.load(topic, 1500, seed=1)
     goes_on(world, redis)
     world.kafka.add_partitions(topic, 4)
-    second = world.simulate(topic, count=6000, rate=3000, seed=2)
-    truth = cluster.add_truths(first.finish(), second.finish())
+    second = world.load(topic, 2000, seed=2)
     wait_for(lambda: world.health(redis).get("partitions") == "4", 60, "the new partitions are read")
-    health = world.exact(redis, truth, topic, accepted=12_000, windows=WINDOWS)
+    truth = cluster.add_truths(first.end(), second.end())
+    health = world.exact(redis, truth, topic, windows=WINDOWS)
     assert all(int(health["position:%s/%d" % (topic, p)]) > 0 for p in range(4))
     assert consumer.stop() == 0

@@ -20,13 +20,13 @@ def goes_on(world, redis, amount=300, timeout=60):
     wait_for(lambda: counted(world, redis) >= from_here + amount, timeout, "reading goes on")
 
 
-@pytest.mark.parametrize("how", [(), ("--kill",)], ids=["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param((), id="stop", marks=pytest.mark.long), pytest.param(("--kill",), id="kill")])
 def test_kafka_restart(own_world, how):
     """The broker is restarted under load: producer and consumers wait, nothing is lost, nothing counted twice."""
     world, kafka = own_world, own_world.kafka
     redis, topic = world.redis(), world.topic(2)
     consumers = [world.consumer(topic, redis, windows=WINDOWS) for _ in range(2)]
-    simulation = world.simulate(topic, count=16_000, rate=1600)
+    simulation = world.load(topic, 1600)
     goes_on(world, redis)
     kafka.tool("stop", "1", *how)
     try:
@@ -38,7 +38,7 @@ def test_kafka_restart(own_world, how):
     finally:
         kafka.tool("start", "1")
     goes_on(world, redis)
-    world.exact(redis, simulation.finish(), topic, accepted=16_000, timeout=90, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, timeout=90, windows=WINDOWS)
     for consumer in consumers:
         assert consumer.stop() == 0
 

@@ -117,25 +117,25 @@ def test_views_during_load_equal_a_recount_at_their_positions(world):
     health names, at health's clock."""
     redis, topic = world.redis(), world.topic(3)
     consumers = [world.consumer(topic, redis, windows=WINDOWS_TEXT) for _ in range(2)]
-    simulation = world.simulate(topic, count=5000, rate=700, touchpoints=3)
+    simulation = world.load(topic, 700, touchpoints=3)
     moments = []
     while len(moments) < 5:
         wait_for(lambda: int(world.health(redis).get("accepted", 0)) >= 400 * (len(moments) + 1), 30, "events are counted")
         taken = wait_for(lambda: picture(redis, world.namespace), 10, "a moment between two ticks")
         assert simulation.running()
         moments.append(taken)
-    simulation.finish()
+    sent = cluster.events_of(simulation.end())
     world.caught_up(redis)
     moments.append(wait_for(lambda: picture(redis, world.namespace), 10, "a moment between two ticks"))
-    records = console_consumer(world.kafka, topic, 5000)
-    assert len(records) == 5000
+    records = console_consumer(world.kafka, topic, sent)
+    assert len(records) == sent
     for health, views in moments:
         positions = {p: int(health["position:%s/%d" % (topic, p)]) for p in range(3)}
         below = [r for r in records if r[2] < positions[r[1]]]
         assert len(below) == int(health["accepted"])
         clock = int(health["as_of_ms"])
         wrong = differences(views, recount_at(below, clock), world.namespace, clock)
-        assert not wrong, "%d differences at %d of 5000 records:\n%s" % (len(wrong), len(below), "\n".join(wrong[:15]))
+        assert not wrong, "%d differences at %d of %d records:\n%s" % (len(wrong), len(below), sent, "\n".join(wrong[:15]))
     assert len({health["accepted"] for health, _ in moments}) >= 4
     for consumer in consumers:
         assert consumer.stop() == 0

@@ -29,11 +29,11 @@ def test_redis_restart(world):
     """kill -9 of a Redis with an append-only file, three times: nothing is lost, nothing counted twice."""
     redis, topic = world.redis(aof=True), world.topic(2)
     consumers = [world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="500ms") for _ in range(2)]
-    simulation = world.simulate(topic, count=30_000, rate=2500)
+    simulation = world.load(topic, 2500)
     for _ in range(3):
         goes_on(world, redis)
         redis.restart()
-    world.exact(redis, simulation.finish(), topic, accepted=30_000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert world.health(redis)["genesis"] == "1", "the state survived, so nothing had to begin anew"
     for consumer in consumers:
         assert consumer.stop() == 0
@@ -45,7 +45,7 @@ def test_redis_flushed(world, command):
     """Everything or one key is gone under load, with the connections open: a new genesis from the topic's start."""
     redis, topic = world.redis(), world.topic(2)
     consumers = [world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="500ms") for _ in range(2)]
-    simulation = world.simulate(topic, count=14_000, rate=2500)
+    simulation = world.load(topic, 2500)
     goes_on(world, redis, 2000)
     lineage = world.health(redis)["lineage"]
     if command.startswith("FLUSHALL"):
@@ -53,7 +53,7 @@ def test_redis_flushed(world, command):
     else:
         assert redis.call("DEL", "nps:{%s}:%s" % (world.namespace, command)) == 1
     goes_on(world, redis)
-    health = world.exact(redis, simulation.finish(), topic, accepted=14_000, windows=WINDOWS)
+    health = world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     # The snapshot alone is written again from memory; without the others the namespace begins anew.
     if command != "snapshot":
         assert health["lineage"] != lineage and (int(health["genesis"]) > 1 or command not in ("log", "positions"))
@@ -65,7 +65,7 @@ def test_redis_start_after(world):
     """Redis is away for ten seconds: waited for, with a line at the start and one at the end of the outage."""
     redis, topic = world.redis(aof=True), world.topic(2)
     consumer = world.consumer(topic, redis, windows=WINDOWS)
-    simulation = world.simulate(topic, count=15_000, rate=1500)
+    simulation = world.load(topic, 1500)
     goes_on(world, redis)
     redis.kill()
     time.sleep(10)  # the outage is ten seconds long; there is nothing to wait for
@@ -73,7 +73,7 @@ def test_redis_start_after(world):
     redis.start()
     consumer.wait_log("commit: going on after", 15)
     consumer.wait_log("aggregate: going on after", 15)
-    world.exact(redis, simulation.finish(), topic, accepted=15_000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     for stage in ("commit", "aggregate"):
         assert len(lines(consumer, "info %s: going on after (9|1[0-9])" % stage)) == 1
         # One at the start, and at most one a ten seconds that it still lasts.
@@ -87,14 +87,14 @@ def test_redis_hangs(world):
     was lost counts once."""
     redis, topic = world.redis(), world.topic(2)
     consumer = world.consumer(topic, redis, windows=WINDOWS, redis__timeout="%dms" % (700 * cluster.SLOW))
-    simulation = world.simulate(topic, count=24_000, rate=2000)
+    simulation = world.load(topic, 2000)
     for _ in range(3):
         goes_on(world, redis)
         redis.program.freeze()
         outages = consumer.log().count("warn commit:")
         wait_for(lambda: consumer.log().count("warn commit:") > outages, 20, "the outage is noticed")
         redis.program.thaw()
-    world.exact(redis, simulation.finish(), topic, accepted=24_000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
 
 
@@ -114,7 +114,7 @@ def test_redis_lost_acknowledged_writes(world, writers):
     primary, topic = world.redis(name="primary"), world.topic(2)
     address = world.forwarder(primary.port)
     consumers = [world.consumer(topic, address, windows=WINDOWS, aggregate__snapshot="700ms") for _ in range(writers)]
-    simulation = world.simulate(topic, count=26_000, rate=2500)
+    simulation = world.load(topic, 2500)
     replica, link = replica_of(world, primary)
     goes_on(world, primary, 2000)
     link.to(None)  # from here on writes are acknowledged that the replica never gets
@@ -127,7 +127,7 @@ def test_redis_lost_acknowledged_writes(world, writers):
     assert sum(kept.values()) <= sum(last.values()) - 2000, "nothing was lost, so nothing was tried"
     address.to(replica.port)
     goes_on(world, replica)
-    world.exact(replica, simulation.finish(), topic, accepted=26_000, windows=WINDOWS)
+    world.exact(replica, simulation.end(), topic, windows=WINDOWS)
     assert any("warn aggregate" in c.log() or "warn publish" in c.log() for c in consumers)
     for consumer in consumers:
         assert consumer.stop() == 0
@@ -137,7 +137,7 @@ def test_redis_comes_back_from_an_old_backup(world):
     """An old append-only file is put in place: the same as lost writes, but also of the lease and of minutes."""
     redis, topic = world.redis(), world.topic(2)
     consumer = world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="700ms")
-    simulation = world.simulate(topic, count=16_000, rate=2000)
+    simulation = world.load(topic, 2000)
     goes_on(world, redis, 1500)
     redis.call("SAVE")
     kept = world.positions(redis)
@@ -145,7 +145,7 @@ def test_redis_comes_back_from_an_old_backup(world):
     assert sum(world.positions(redis).values()) > sum(kept.values())
     redis.restart()  # loads the dump of then
     goes_on(world, redis)
-    world.exact(redis, simulation.finish(), topic, accepted=16_000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
 
 
@@ -153,7 +153,7 @@ def test_redis_becomes_a_replica(world):
     """A primary that was demoted refuses writes: waited for, until it or another takes them again."""
     primary, topic = world.redis(name="primary"), world.topic(1)
     consumer = world.consumer(topic, primary, windows=WINDOWS)
-    simulation = world.simulate(topic, count=10_000, rate=1500)
+    simulation = world.load(topic, 1500)
     goes_on(world, primary)
     other = world.redis(name="other")
     # Of a master that does not answer, so that it keeps its data.
@@ -164,7 +164,7 @@ def test_redis_becomes_a_replica(world):
     assert consumer.running(), "a Redis that is a replica after the start is waited for"
     primary.call("REPLICAOF", "NO", "ONE")
     consumer.wait_log("commit: going on after", 20)
-    world.exact(primary, simulation.finish(), topic, accepted=10_000, windows=WINDOWS)
+    world.exact(primary, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
 
 
@@ -172,7 +172,7 @@ def test_sigterm_while_redis_is_away(world):
     """The promised non-zero exit within five seconds; nothing is lost."""
     redis, topic = world.redis(aof=True), world.topic(1)
     consumer = world.consumer(topic, redis, windows=WINDOWS)
-    simulation = world.simulate(topic, count=3000, rate=1500)
+    simulation = world.load(topic, 1500)
     goes_on(world, redis)
     redis.kill()
     consumer.wait_log("warn commit", 20)
@@ -180,5 +180,5 @@ def test_sigterm_while_redis_is_away(world):
     assert consumer.stopped_s < 5 * cluster.SLOW
     redis.start()
     consumer = world.consumer(topic, redis, windows=WINDOWS)
-    world.exact(redis, simulation.finish(), topic, accepted=3000, windows=WINDOWS)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
