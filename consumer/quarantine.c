@@ -10,7 +10,7 @@
 enum {
   LARGEST =
       64 * 1024 * 1024, /* what librdkafka may be handed; a broker's own limit is met by cutting, see put() */
-  CUT = 512 * 1024, /* first cut; halved while the broker refuses even that */
+  CUT = 512 * 1024,     /* first cut; halved while the broker refuses even that */
   CUT_LEAST = 1024,
   FULL_WAIT_MS = 20,
 };
@@ -18,7 +18,8 @@ enum {
 struct livenps_quarantine {
   livenps_sender *sender;
   const char *suffix;
-  size_t most;    /* bytes of a record's value, key and headers that the broker took so far; what is larger is cut */
+  size_t
+      most; /* bytes of a record's value, key and headers that the broker took so far; what is larger is cut */
   bool too_large; /* it refused one since the last settlement */
   size_t failed;
   char reason[160];

@@ -14,7 +14,7 @@ enum {
   SETTLE_MS =
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
-  CLOSE_MS = 1500, /* of the seconds that a signal gives us */
+  CLOSE_MS = 1500,        /* of the seconds that a signal gives us */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -709,9 +709,12 @@ int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, s
   }
   lanes_changed(reader);
   reader->adopt = true;
-  if (!adopt_or_wait(reader))
-    return livenps_fail(error, reader->fatal.code ? reader->fatal.code : LIVENPS_E_LOST, "%s",
-                        reader->fatal.code ? reader->fatal.text : "stopped before the positions were known");
+  if (!try_adopt(reader)) {
+    /* Not waited for here: whoever calls us may have to begin the namespace again. The steps try on, and assign then. */
+    if (reader->fatal.code)
+      return livenps_fail(error, reader->fatal.code, "%s", reader->fatal.text);
+    return 0;
+  }
   for (size_t i = 0; i < count; i++)
     forward(reader, &reader->batch.lanes[i]);
   rd_kafka_topic_partition_list_t *list = list_of(reader, NULL);
@@ -812,7 +815,8 @@ static bool leave_group(livenps_reader *reader) {
   if (closed)
     rd_kafka_queue_destroy(queue);
   else
-    livenps_log(LIVENPS_WARN, "ingest", "kafka did not answer our leaving of the group; it will notice by itself");
+    livenps_log(LIVENPS_WARN, "ingest",
+                "kafka did not answer our leaving of the group; it will notice by itself");
   return closed;
 }
 

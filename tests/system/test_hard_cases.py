@@ -175,3 +175,23 @@ def test_quarantine_that_takes_small_records_only(world):
     large = found[b"%s/0/1" % topic.encode()]
     assert set(large.value()) == {ord("v")} and dict(large.headers())["livenps-cut-from"] == b"200000"
     assert consumer.stop() == 0
+
+
+def test_replay_flushed_between_its_genesis_and_its_first_position(world):
+    """The namespace goes just after it was begun: it is begun again, not waited for."""
+    redis, topic = world.redis(), world.topic(2)
+    world.kafka.send(topic, [event("x-%d" % i) for i in range(100)])
+    end, into = cluster.now_ms() + 1000, world.namespace + "-r"
+    settings = cluster.environment(world.replay_settings(redis))
+    for attempt in range(4):
+        replay = cluster.Program(world, world.number("replay"), cluster.PREFIX + [
+            cluster.CONSUMER, "replay", "--topic", topic, "--from", "0", "--to", str(end), "--into", into], settings)
+        deadline = time.monotonic() + 20
+        while not re.search("genesis [0-9]+ of", replay.log()) and time.monotonic() < deadline:
+            pass
+        replay.freeze()
+        redis.call("FLUSHALL")
+        replay.thaw()
+        assert replay.wait(25) == 0
+        assert "accepted 100 " in replay.out()
+        redis.call("FLUSHALL")
