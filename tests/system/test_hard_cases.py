@@ -195,3 +195,65 @@ def test_replay_flushed_between_its_genesis_and_its_first_position(world):
         assert replay.wait(25) == 0
         assert "accepted 100 " in replay.out()
         redis.call("FLUSHALL")
+
+
+def test_no_positions_for_longer_than_the_poll_interval(world):
+    """Inside the rebalance an instance waits for positions, so long that Kafka takes its partitions: it comes back."""
+    redis, topic = world.redis(), world.topic(2)
+    redis.call("SET", "nps:{%s}:lease" % world.namespace, "somebody", "PX", 14_000)
+    longest = max(7000, world.kafka.session_ms)
+    consumer = world.consumer(topic, redis, windows=WINDOWS, set={"kafka.max.poll.interval.ms": longest})
+    truth = world.simulate(topic, count=3000, seed=1).finish()
+    world.exact(redis, truth, topic, accepted=3000, timeout=60, windows=WINDOWS)
+    assert consumer.stop() == 0
+
+
+def test_transactions(world):
+    """Aborted records and markers are holes; behind an open transaction nothing is claimed to be read; a replay agrees."""
+    from confluent_kafka import Producer
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    client = Producer({"bootstrap.servers": world.kafka.bootstrap, "transactional.id": world.unique, "log_level": 0})
+    client.init_transactions(20)
+
+    def transaction(amount, end):
+        client.begin_transaction()
+        for i in range(amount):
+            client.produce(topic, event("x-%d" % i))
+        assert client.flush(20) == 0
+        if end:
+            end(20)
+    transaction(10, client.commit_transaction)
+    transaction(7, client.abort_transaction)
+    transaction(5, client.commit_transaction)
+    wait_for(lambda: counted(world, redis) == 15, 20, "what was committed is counted")
+    place = "position:%s/0" % topic
+    wait_for(lambda: world.health(redis)[place] == "25" and world.health(redis)["complete"] == "1", 20, "the marker")
+    world.ledger(redis, topic, accepted=15, holes=10)
+    transaction(4, None)
+    wait_for(lambda: world.health(redis)["complete"] == "0", 20, "an open transaction is not read")
+    end = cluster.now_ms() + 60_000
+    first, out = world.replay(topic, redis, world.namespace + "-r", end=end)
+    assert "accepted 15 " in out and "holes 10 " in out, out
+    assert world.replay(topic, redis, None, end=end)[0] == first
+    client.commit_transaction(20)
+    wait_for(lambda: world.health(redis)[place] == "30" and world.health(redis)["complete"] == "1", 30, "read behind it")
+    world.ledger(redis, topic, accepted=19, holes=11)
+    assert consumer.stop() == 0
+
+
+def test_quarantine_made_anew_under_way(world):
+    """Its topic is deleted and made anew while the instance runs: later rejected records go to the new one."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    world.kafka.send(topic, [b"bad"] * 5)
+    wait_for(lambda: world.health(redis).get("rejected:malformed") == "5", 20, "five are rejected")
+    world.kafka.admin.delete_topics([topic + ".quarantine"], operation_timeout=20)[topic + ".quarantine"].result()
+    wait_for(lambda: not world.kafka.leaders(topic + ".quarantine"), 20, "it is gone")
+    world.kafka.topic(topic + ".quarantine", 1)
+    world.kafka.send(topic, [b"worse"] * 5 + [event("good")])
+    wait_for(lambda: counted(world, redis) == 1, 40, "the good record behind them is counted")
+    world.ledger(redis, topic, accepted=1, rejected=10)
+    assert {m.key() for m in world.kafka.read_all(topic + ".quarantine")} == {
+        b"%s/0/%d" % (topic.encode(), i) for i in range(5, 10)}
+    assert consumer.stop() == 0
