@@ -25,7 +25,8 @@ typedef struct {
 int livenps_reader_open(livenps_reader **out, const livenps_reader_config *config, livenps_error *error);
 /* Joins the group. */
 int livenps_reader_subscribe(livenps_reader *reader, livenps_error *error);
-/* Reads these partitions from the stored positions (dry run: from start) up to end, without a group. */
+/* Reads these partitions from the stored positions (dry run: from start) up to end, without a group. Where no position is known yet the
+ * steps ask on, and read then. */
 typedef struct {
   char topic[250];
   int32_t partition;
