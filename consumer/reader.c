@@ -391,7 +391,9 @@ static bool try_adopt(livenps_reader *reader) {
       reader->seek[i] =
           livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i], reader->batch.lanes[i].stored, 0);
   }
-  outage_over(reader);
+  /* Positions can be read where nothing can be written (Redis out of memory): only a commit ends an outage and its back-off. */
+  if (!reader->config.commit)
+    outage_over(reader);
   reader->adopt = false;
   reader->waiting_full = false;
   reader->flush_at_ms = livenps_monotonic_ms() + reader->config.settings->commit_interval_ms;
@@ -509,7 +511,7 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
   case LIVENPS_COMMIT_WAITS: reader->waiting_full = true; break;
   case LIVENPS_COMMIT_READOPT:
     reader->adopt = true;
-    reader->adopt_at_ms = 0;
+    back_off(reader);
     break;
   case LIVENPS_COMMIT_STOP: reader->fatal = *error; break;
   }

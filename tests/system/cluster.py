@@ -332,6 +332,9 @@ class Forwarder:
 
     def __init__(self, port):
         self.target = port
+        self.open = threading.Event()
+        self.open.set()
+        self.held = 0
         self.listener = socket.create_server(("127.0.0.1", free_port()))
         self.port = self.listener.getsockname()[1]
         self.pairs = set()
@@ -358,15 +361,18 @@ class Forwarder:
                 s.settimeout(None)
             with self.lock:
                 self.pairs |= {near, far}
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(a, b), daemon=True).start()
+            for a, b, gate in ((near, far, self.open), (far, near, None)):
+                threading.Thread(target=self._copy, args=(a, b, gate), daemon=True).start()
 
-    def _copy(self, source, sink):
+    def _copy(self, source, sink, gate):
         try:
             while True:
                 data = source.recv(65536)
                 if not data:
                     break
+                if gate and not gate.is_set():
+                    self.held += len(data)
+                    gate.wait()
                 sink.sendall(data)
         except OSError:
             pass
@@ -375,6 +381,13 @@ class Forwarder:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def hold(self):
+        """What clients send from now on is kept, and sent at release(), even if the client has gone meanwhile."""
+        self.open.clear()
+
+    def release(self):
+        self.open.set()
 
     def to(self, port):
         """None: nobody answers."""
@@ -389,6 +402,7 @@ class Forwarder:
 
     def close(self):
         self.listener.close()
+        self.release()
         self.to(None)
 
 
@@ -581,12 +595,14 @@ class World:
             assert not any(found.values()), found
         return health
 
-    def exact(self, redis, truth, topics, namespace=None, accepted=None, timeout=40, **more):
-        """The whole promise: caught up, the views equal the truth, every offset counted once."""
+    def exact(self, redis, truth, topics, namespace=None, accepted=None, timeout=40, genesis="1", **more):
+        """The whole promise: caught up, the views equal the truth, every offset counted once; and without having begun
+        anew, which would hide what went wrong before."""
         self.caught_up(redis, namespace, timeout)
         health = self.ledger(redis, topics, namespace, events_of(truth) if accepted is None else accepted)
         result = self.equal(redis, truth, namespace, **more)
         assert result.scored > 0
+        assert genesis is None or health["genesis"] == genesis, "begun anew: genesis %s" % health["genesis"]
         return health
 
     # ---- the end ----

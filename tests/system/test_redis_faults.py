@@ -34,7 +34,6 @@ def test_redis_restart(world):
         goes_on(world, redis)
         redis.restart()
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
-    assert world.health(redis)["genesis"] == "1", "the state survived, so nothing had to begin anew"
     for consumer in consumers:
         assert consumer.stop() == 0
 
@@ -53,7 +52,7 @@ def test_redis_flushed(world, command):
     else:
         assert redis.call("DEL", "nps:{%s}:%s" % (world.namespace, command)) == 1
     goes_on(world, redis)
-    health = world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    health = world.exact(redis, simulation.end(), topic, genesis=None, windows=WINDOWS)
     # The snapshot alone is written again from memory; without the others the namespace begins anew.
     if command != "snapshot":
         assert health["lineage"] != lineage and (int(health["genesis"]) > 1 or command not in ("log", "positions"))

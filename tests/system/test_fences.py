@@ -1,0 +1,74 @@
+"""Late writes: what a process sent before it died, or was taken its partitions and its lease, arrives afterwards."""
+
+import cluster
+from cluster import wait_for
+
+WINDOWS = "5m/1s,1h/10s"
+
+
+def counted(world, redis):
+    return int(world.health(redis).get("accepted", 0))
+
+
+def goes_on(world, redis, amount=300):
+    from_here = counted(world, redis)
+    wait_for(lambda: counted(world, redis) >= from_here + amount, 60, "reading goes on")
+
+
+def test_late_commit_and_late_publish(world):
+    """The first instance's commit and publish are under way when it is killed; they reach Redis when another one has
+    long taken over. Both are refused, whole: no position goes back, no view changes, nothing has to begin anew."""
+    redis, topic = world.redis(), world.topic(2)
+    way = world.forwarder(redis.port)
+    first = world.consumer(topic, way, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    goes_on(world, redis)
+    way.hold()
+    wait_for(lambda: way.held > 1000, 20, "a commit is under way")
+    first.kill()
+    second = world.consumer(topic, redis, windows=WINDOWS)
+    second.wait_log("aggregating namespace", 20)
+    goes_on(world, redis)
+    before = world.positions(redis)
+    way.release()
+    for _ in range(40):
+        after = world.positions(redis)
+        assert all(after[field] >= before[field] for field in before), "a late commit was taken"
+        before = after
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert "does not continue" not in second.log() and "going on after" not in second.log(), second.log()
+    assert second.stop() == 0
+
+
+def test_commit_whose_reply_was_lost(world):
+    """The commit happened, its reply did not arrive: adopted, not repeated."""
+    redis, topic = world.redis(), world.topic(2)
+    way = world.forwarder(redis.port)
+    consumer = world.consumer(topic, way, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    for _ in range(8):
+        goes_on(world, redis, 100)
+        way.to(redis.port)  # cuts every connection, whatever is on it
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert consumer.log().count("commit: going on after") >= 4
+    assert consumer.stop() == 0
+
+
+def test_lost_publish(world):
+    """A failover can lose a publish and keep the log; a late publish can overwrite views. Both leave another publish's
+    id in Redis: noticed within ticks, also when nothing changes, and everything is published again."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1")
+    now = cluster.now_ms()
+    world.kafka.send(topic, [cluster.event("e%d" % i, at_ms=now - 5000, score=9) for i in range(20)])
+    world.caught_up(redis)
+    key = "nps:{%s}:touchpoint:delivery:1h" % world.namespace
+    assert redis.hash(key)["n"] == "20"
+    redis.call("HSET", key, "n", 999)
+    redis.call("DEL", key.replace("1h", "5m"))
+    redis.call("HSET", "nps:{%s}:meta" % world.namespace, "publish", "somebody-else")
+    wait_for(lambda: redis.hash(key).get("n") == "20" and redis.hash(key.replace("1h", "5m")).get("n") == "20", 10,
+             "everything is published again")
+    assert "publishing everything again" in consumer.log()
+    assert consumer.stop() == 0

@@ -1,0 +1,96 @@
+"""Redis answers, but does not do it: out of memory, disk full, scripts flushed, connections cut. Waited for and exact."""
+
+import time
+
+import pytest
+
+import cluster
+from cluster import wait_for
+
+WINDOWS = "5m/1s,1h/10s"
+
+
+def counted(world, redis):
+    return int(world.health(redis).get("accepted", 0))
+
+
+def goes_on(world, redis, amount=300):
+    from_here = counted(world, redis)
+    wait_for(lambda: counted(world, redis) >= from_here + amount, 60, "reading goes on")
+
+
+@pytest.mark.parametrize("setting, broken, mended", [
+    ("maxmemory", "1mb", "0"),  # OOM command not allowed
+    ("min-replicas-to-write", "1", "0"),  # NOREPLICAS
+], ids=["oom", "noreplicas"])
+def test_redis_refuses_writes_for_a_while(world, setting, broken, mended):
+    redis, topic = world.redis(), world.topic(2)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    goes_on(world, redis)
+    redis.call("CONFIG", "SET", setting, broken)
+    consumer.wait_log("warn commit: ", 20)
+    stands = world.positions(redis)
+    if setting != "maxmemory":  # there the aggregator may go on: it is what makes room
+        consumer.wait_log("warn aggregate: ", 20)
+    later = time.monotonic() + 5
+    wait_for(lambda: time.monotonic() > later, 10, "five seconds pass")
+    assert consumer.running() and world.positions(redis) == stands
+    # One line at the start, one each ten seconds; not one for each attempt.
+    assert consumer.log().count("warn commit: ") <= 2 and "going on" not in consumer.log()
+    redis.call("CONFIG", "SET", setting, mended)
+    consumer.wait_log("commit: going on after", 20)
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert consumer.stop() == 0
+
+
+def test_scripts_flushed_and_connections_killed(world):
+    """Nothing of ours has to be loaded in a Redis: scripts come back by themselves, connections are made anew."""
+    redis, topic = world.redis(), world.topic(2)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    for _ in range(4):
+        goes_on(world, redis, 200)
+        redis.call("SCRIPT", "FLUSH")
+        goes_on(world, redis, 200)
+        redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert consumer.stop() == 0
+
+
+def test_slow_script_of_somebody_else(world):
+    """Another user's endless script: Redis answers BUSY, until it is killed."""
+    redis, topic = world.redis(), world.topic(1)
+    redis.call("CONFIG", "SET", "busy-reply-threshold", "200")
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    goes_on(world, redis)
+    other = cluster.ct.Redis(redis.url)
+    other.socket.sendall(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n")
+    consumer.wait_log("warn commit: ", 20)
+    assert consumer.running()
+    assert redis.call("SCRIPT", "KILL") == "OK"
+    assert isinstance(other.file.readline(), bytes)  # the other one is told, and Redis is free
+    other.close()
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert consumer.stop() == 0
+
+
+def test_password_changed_under_way(world):
+    """A new password, for the connections that are made from then on: waited for, until it is given back."""
+    redis, topic = world.redis(), world.topic(1)
+    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    simulation = world.load(topic, 1500)
+    goes_on(world, redis)
+    keep = redis.connection()
+    redis.call("CONFIG", "SET", "requirepass", "new")
+    redis.call("AUTH", "new")
+    redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    consumer.wait_log("warn commit: .*(password|NOAUTH|AUTH)", 20)
+    assert consumer.running(), "after the start everything is waited for"
+    redis.call("CONFIG", "SET", "requirepass", "")
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert keep and consumer.stop() == 0
