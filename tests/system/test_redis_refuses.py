@@ -88,7 +88,7 @@ def test_password_changed_under_way(world):
     redis.call("CONFIG", "SET", "requirepass", "new")
     redis.call("AUTH", "new")
     redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    consumer.wait_log("warn commit: .*(password|NOAUTH|AUTH)", 20)
+    consumer.wait_log("warn commit: ", 20)
     assert consumer.running(), "after the start everything is waited for"
     redis.call("CONFIG", "SET", "requirepass", "")
     goes_on(world, redis)
