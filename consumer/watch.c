@@ -14,6 +14,7 @@
 enum {
   ENDS_EVERY_MS = 500,
   METADATA_EVERY_MS = 5000,
+  AWAY_MS = 8000, /* longer without any answer is an outage */
   ASK_MS = 1000,   /* one question about ends; the thread must notice a stop soon */
   BEGIN_MS = 10000 /* one question at genesis */
 };
@@ -34,6 +35,7 @@ struct livenps_watch {
   size_t total;
   bool total_known;
   atomic_bool stop;
+  int64_t answered_ms; /* when a broker did so last; 0: not yet */
   bool started;
   pthread_t thread;
 };
@@ -61,8 +63,8 @@ static int check_topic(livenps_watch *watch, const char *topic, livenps_error *e
   if (partitions == 0)
     return livenps_fail(
         error, LIVENPS_E_STARTUP,
-        "kafka: topic %s does not exist at %s (or may not be described): create it, or correct the setting "
-        "topics",
+        "kafka: topic %s does not exist at %s (or may not be described): create it, or correct the name (the "
+        "setting topics, or --topic of a replay)",
         topic, livenps_kafka_servers(watch->settings));
   if (livenps_embedded_cluster(watch->rk, BEGIN_MS))
     return 0;
@@ -89,11 +91,22 @@ static int check_topic(livenps_watch *watch, const char *topic, livenps_error *e
   return 0;
 }
 
+/* librdkafka tells of brokers that go, but not of those that come back: whoever reads the log wants both. A question under way
+ * when they go is answered, or fails, only when they are back. */
+static void answered(livenps_watch *watch) {
+  const int64_t now_ms = livenps_monotonic_ms();
+  if (watch->answered_ms && now_ms - watch->answered_ms >= AWAY_MS)
+    livenps_log(LIVENPS_INFO, "watch", "Kafka answers again after %.0f s",
+                (double)(now_ms - watch->answered_ms) / 1000.0);
+  watch->answered_ms = now_ms;
+}
+
 /* Number of partitions over all our topics; false when a topic is unknown at the moment. */
 static bool count_partitions(livenps_watch *watch, int timeout_ms, size_t *total) {
   const struct rd_kafka_metadata *metadata;
   if (rd_kafka_metadata(watch->rk, 1, NULL, &metadata, timeout_ms))
     return false;
+  answered(watch);
   size_t found = 0;
   *total = 0;
   for (size_t t = 0; t < watch->settings->topics.count; t++)
@@ -131,32 +144,36 @@ failed:
   return -1;
 }
 
+/* One request to each leader for all partitions, so that the answers are as fresh for a thousand partitions as for one: a time of
+ * RD_KAFKA_OFFSET_END means the end. */
 static void ask_ends(livenps_watch *watch) {
-  for (size_t i = 0; !watch->stop; i++) {
-    char topic[250];
-    int32_t partition;
+  pthread_mutex_lock(&watch->lock);
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)watch->end_count + 1);
+  for (size_t i = 0; i < watch->end_count; i++)
+    rd_kafka_topic_partition_list_add(list, watch->ends[i].topic, watch->ends[i].partition)->offset =
+        RD_KAFKA_OFFSET_END;
+  pthread_mutex_unlock(&watch->lock);
+  const int64_t asked_ms = livenps_monotonic_ms();
+  if (list->cnt && !rd_kafka_offsets_for_times(watch->rk, list, ASK_MS)) {
+    answered(watch);
     pthread_mutex_lock(&watch->lock);
-    const bool more = i < watch->end_count;
-    if (more) {
-      memcpy(topic, watch->ends[i].topic, sizeof topic);
-      partition = watch->ends[i].partition;
+    /* The list may have changed meanwhile: find each again, most likely where it was. */
+    for (int i = 0; i < list->cnt; i++) {
+      const rd_kafka_topic_partition_t *answer = &list->elems[i];
+      end *found = NULL;
+      for (size_t k = 0; !found && k < watch->end_count; k++) {
+        end *each = &watch->ends[((size_t)i + k) % watch->end_count];
+        if (each->partition == answer->partition && !strcmp(each->topic, answer->topic))
+          found = each;
+      }
+      if (found && !answer->err && answer->offset >= 0) {
+        found->high = answer->offset;
+        found->asked_ms = asked_ms;
+      }
     }
     pthread_mutex_unlock(&watch->lock);
-    if (!more)
-      return;
-    int64_t low, high;
-    const int64_t asked_ms = livenps_monotonic_ms();
-    if (rd_kafka_query_watermark_offsets(watch->rk, topic, partition, &low, &high, ASK_MS))
-      return;
-    pthread_mutex_lock(&watch->lock);
-    /* The list may have changed meanwhile: find it again. */
-    for (size_t k = 0; k < watch->end_count; k++)
-      if (watch->ends[k].partition == partition && !strcmp(watch->ends[k].topic, topic)) {
-        watch->ends[k].high = high;
-        watch->ends[k].asked_ms = asked_ms;
-      }
-    pthread_mutex_unlock(&watch->lock);
   }
+  rd_kafka_topic_partition_list_destroy(list);
 }
 
 static void *watch_thread(void *opaque) {
