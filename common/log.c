@@ -77,12 +77,13 @@ void livenps_log_limited(livenps_limit *limit, livenps_level level, const char *
 
 /* Besides controls: what breaks lines or turns the reading direction on a terminal. */
 static bool is_harmless(uint32_t value) {
-  return value >= 0x20 && !(value >= 0x7f && value <= 0x9f) && value != '"' && value != '\'' &&
-         value != '\\' && value != 0x061c && value != 0xfeff && !(value >= 0x200b && value <= 0x200f) &&
-         !(value >= 0x2028 && value <= 0x202e) && !(value >= 0x2066 && value <= 0x2069);
+  return value >= 0x20 && !(value >= 0x7f && value <= 0x9f) && value != '\\' && value != 0x061c &&
+         value != 0xfeff && !(value >= 0x200b && value <= 0x200f) && !(value >= 0x2028 && value <= 0x202e) &&
+         !(value >= 0x2066 && value <= 0x2069);
 }
 
-const char *livenps_printable(char *buffer, unsigned long size, const char *text, unsigned long length) {
+static const char *printable(char *buffer, unsigned long size, const char *text, unsigned long length,
+                             bool quotes) {
   static const char hex[] = "0123456789abcdef";
   const char *at = text, *end = text ? text + length : text;
   unsigned long used = 0, cut = 0; /* cut: how much may stay when "..." must follow */
@@ -92,7 +93,7 @@ const char *livenps_printable(char *buffer, unsigned long size, const char *text
   while (at < end) {
     uint32_t value = 0;
     unsigned long taken = livenps_utf8(at, end, &value);
-    bool plain = taken > 0 && is_harmless(value);
+    bool plain = taken > 0 && is_harmless(value) && (quotes || (value != '"' && value != '\''));
     if (taken == 0) {
       taken = 1;
     }
@@ -119,4 +120,13 @@ const char *livenps_printable(char *buffer, unsigned long size, const char *text
   }
   buffer[used] = '\0';
   return buffer;
+}
+
+const char *livenps_printable(char *buffer, unsigned long size, const char *text, unsigned long length) {
+  return printable(buffer, size, text, length, false);
+}
+
+const char *livenps_printable_sentence(char *buffer, unsigned long size, const char *text,
+                                       unsigned long length) {
+  return printable(buffer, size, text, length, true);
 }

@@ -24,4 +24,8 @@ void livenps_log_limited(livenps_limit *limit, livenps_level level, const char *
  * Returns buffer. For log lines and terminals: names from outside are hostile. */
 const char *livenps_printable(char *buffer, unsigned long size, const char *text, unsigned long length);
 
+/* The same, but quotes stay: for whole sentences of a library or a server, which nothing of ours puts in quotes. */
+const char *livenps_printable_sentence(char *buffer, unsigned long size, const char *text,
+                                       unsigned long length);
+
 #endif

@@ -328,8 +328,8 @@ static livenps_code answer_code(const char *text) {
 static int fail_answer(livenps_redis *redis, livenps_error *error, livenps_code code, const char *doing,
                        const livenps_reply *reply) {
   char words[300];
-  livenps_printable(words, sizeof words, reply->str ? reply->str : "",
-                    reply->str ? (unsigned long)reply->len : 0);
+  livenps_printable_sentence(words, sizeof words, reply->str ? reply->str : "",
+                             reply->str ? (unsigned long)reply->len : 0);
   return livenps_fail(error, code, "Redis at %s: %s: %s", redis->where, doing, words);
 }
 
@@ -344,7 +344,7 @@ static int fail_io(livenps_redis *redis, livenps_error *error, const char *doing
     snprintf(words, sizeof words, "the server closed the connection");
   } else {
     const char *text = context && context->errstr[0] ? context->errstr : strerror(saved);
-    livenps_printable(words, sizeof words, text, strlen(text));
+    livenps_printable_sentence(words, sizeof words, text, strlen(text));
   }
   drop(redis);
   return livenps_fail(error, LIVENPS_E_LOST, "Redis at %s: %s: %s", redis->where, doing, words);

@@ -26,7 +26,7 @@ static void describe(livenps_buffer *out, const char *reason, const livenps_wher
   char detail[4 * sizeof where->detail], field[4 * sizeof where->field];
   out->length = 0;
   /* The reason's own sentence is general; where the decoder says more, that is the text. */
-  livenps_printable(detail, sizeof detail, where->detail, strlen(where->detail));
+  livenps_printable_sentence(detail, sizeof detail, where->detail, strlen(where->detail));
   livenps_buffer_print(out, "%zu: %s: %s", where->offset + 1, reason, *detail ? detail : text);
   if (*where->field)
     livenps_buffer_print(out, " (%s)",

@@ -445,6 +445,8 @@ def test_check_tells_each_event(tmp_path):
     assert said[0].endswith(":1: admitted")
     assert ":2:1: late: " in said[1] and ", were it sent now (" in said[1]
     assert ":3:1: future: " in said[2] and ", were it sent now (" in said[2]
+    (tmp_path / "time.jsonl").write_text(answer % (5, "yesterday", 9))
+    assert 'such as "2026-11-21T10:15:00.123Z" (time)\n' in producer("check", tmp_path / "time.jsonl").stdout
 
 
 def test_check_of_good_events_needs_no_broker():

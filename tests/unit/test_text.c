@@ -214,6 +214,9 @@ static void test_printable(void **state) {
       assert_int_equal(buffer[j], '#');
     }
   }
+  char sentence[64];
+  assert_string_equal(livenps_printable_sentence(sentence, sizeof sentence, "can't \"x\"\n\\", 11),
+                      "can't \"x\"\\x0a\\x5c");
   char buffer[4];
   assert_string_equal(livenps_printable(buffer, sizeof buffer, NULL, 0), "");
 }
