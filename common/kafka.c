@@ -43,7 +43,7 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
   /* All handles get all properties, so that a user writes them once: each kind of handle leaves the other's aside, loudly. */
   if (!strcmp(facility, "CONFWARN") && strstr(text, "will be ignored by this"))
     return;
-  livenps_printable(printable, sizeof printable, text, strlen(text));
+  livenps_printable_sentence(printable, sizeof printable, text, strlen(text));
   if (level <= 4) {
     pthread_mutex_lock(&words_lock);
     /* "All brokers are down" comes last and says least. */
@@ -59,10 +59,19 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
 }
 
 int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, livenps_error *error) {
-  char reason[256];
-  if (rd_kafka_conf_set(conf, name, value, reason, sizeof reason) == RD_KAFKA_CONF_OK)
-    return 0;
-  return livenps_fail(error, LIVENPS_E_USAGE, "kafka.%s: %s", name, reason);
+  char reason[256], taken[32];
+  size_t size = sizeof taken;
+  if (rd_kafka_conf_set(conf, name, value, reason, sizeof reason) != RD_KAFKA_CONF_OK)
+    return livenps_fail(error, LIVENPS_E_USAGE, "kafka.%s: %s", name, reason);
+  /* librdkafka takes the 10 of "10s" and leaves the unit: ten milliseconds where ten seconds were meant. */
+  const size_t digits = strspn(value + (*value == '-'), "0123456789") + (*value == '-');
+  if (value[digits] && rd_kafka_conf_get(conf, name, taken, &size) == RD_KAFKA_CONF_OK &&
+      strlen(taken) == digits && !strncmp(taken, value, digits))
+    return livenps_fail(error, LIVENPS_E_USAGE,
+                        "kafka.%s: '%s' would be taken for %s: librdkafka's numbers are bare, in the unit "
+                        "that its name says",
+                        name, value, taken);
+  return 0;
 }
 
 int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, livenps_kafka_role role,
@@ -144,8 +153,9 @@ int livenps_kafka_reach(rd_kafka_t *rk, const livenps_settings *settings, int ti
     }
   } while (livenps_monotonic_ms() < until && !livenps_stop);
   pthread_mutex_lock(&words_lock);
-  livenps_fail(error, LIVENPS_E_STARTUP, "kafka: no broker answered within %d s at %s: %s", timeout_ms / 1000,
-               livenps_kafka_servers(settings), *last_words ? last_words : "no answer");
+  livenps_fail(error, LIVENPS_E_STARTUP, "kafka: no broker answered within %d s at %s: %s",
+               (int)((timeout_ms - (until - livenps_monotonic_ms())) / 1000), livenps_kafka_servers(settings),
+               *last_words ? last_words : "no answer");
   pthread_mutex_unlock(&words_lock);
   return -1;
 }

@@ -65,6 +65,7 @@ WRONG = [
     ({"kafka.auto.offset.reset": "latest"}, ["auto.offset.reset"]),
     ({"kafka.isolation.level": "read_uncommitted"}, ["isolation.level"]),
     ({"kafka.session.timeout.ms": "soon"}, ["session.timeout.ms"]),
+    ({"kafka.session.timeout.ms": "10s"}, ["kafka.session.timeout.ms", "'10s'", "taken for 10"]),
     ({"kafka.no.such.thing": "1"}, ["no.such.thing"]),
     ({"log_level": "loud"}, ["LIVENPS_LOG_LEVEL", "loud", "debug"]),
     ({"comit.interval": "1s"}, ["LIVENPS_COMIT_INTERVAL"]),
