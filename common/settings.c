@@ -1029,6 +1029,11 @@ static int set_from_environment(livenps_settings *settings, const char *name, co
     if (strcmp(name, others[i]) == 0) {
       return 0;
     }
+    size_t far = distance(name, others[i]);
+    if (far < best_distance) {
+      best_distance = far;
+      snprintf(best, sizeof best, "%s", others[i]);
+    }
   }
   for (size_t i = 0; i < TABLE_SIZE; i++) {
     environment_name(table[i].path, known, sizeof known);

@@ -415,6 +415,8 @@ static void test_environment(void **state) {
   } cases[] = {
       {"LIVENPS_MINIMUN_N=4",
        "LIVENPS_MINIMUN_N in the environment: unknown setting; did you mean LIVENPS_MINIMUM_N?"},
+      {"LIVENPS_REDIS_PASWORD=x",
+       "LIVENPS_REDIS_PASWORD in the environment: unknown setting; did you mean LIVENPS_REDIS_PASSWORD?"},
       {"LIVENPS_XYZZY=4", "LIVENPS_XYZZY in the environment: unknown setting; unset it"},
       {"LIVENPS_MINIMUM_N=",
        "LIVENPS_MINIMUM_N in the environment: minimum_n: '' is no whole number; allowed: a whole "
