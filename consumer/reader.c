@@ -26,6 +26,7 @@ enum {
   STALL_MS = 20, /* nothing came for so long although there is more: ask (see wake_fetching) */
   STALL_MOST_MS = 1000,
   STALL_ASK_MS = 100,
+  JOINING_MS = 5000, /* longer without partitions at the start is said in the log */
 };
 
 /* Direct-mapped: librdkafka's topic handle and the partition -> lane. Emptied whenever lanes come or go. */
@@ -49,6 +50,7 @@ struct livenps_reader {
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
   int64_t serve_until_ms;
   int64_t outage_since_ms;   /* 0: none */
+  int64_t joining_since_ms;  /* no partitions were assigned yet; 0: told, or they were */
   int64_t settling_since_ms; /* rejected records hold a commit up; 0: none do */
   bool waiting_full;
   bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
@@ -123,7 +125,7 @@ static void outage(livenps_reader *reader, const livenps_error *error) {
   if (!reader->outage_since_ms) {
     reader->outage_since_ms = livenps_monotonic_ms();
     livenps_log(LIVENPS_WARN, "commit", "%s", error->text);
-  } else {
+  } else if (livenps_monotonic_ms() - reader->outage_since_ms >= limit.interval_ms) {
     livenps_log_limited(&limit, LIVENPS_WARN, "commit", "still waiting after %" PRId64 " s: %s",
                         (livenps_monotonic_ms() - reader->outage_since_ms) / 1000, error->text);
   }
@@ -136,6 +138,18 @@ static void outage_over(livenps_reader *reader) {
   livenps_log(LIVENPS_INFO, "commit", "going on after %.1f s",
               (double)(livenps_monotonic_ms() - reader->outage_since_ms) / 1000.0);
   reader->outage_since_ms = 0;
+}
+
+/* After a kill -9 Kafka takes the dead member for a living one until its session has run out: silence would look like a hang. */
+static void tell_joining(livenps_reader *reader, int64_t now_ms) {
+  if (!reader->assigned_once && now_ms - reader->joining_since_ms < JOINING_MS)
+    return;
+  reader->joining_since_ms = 0;
+  if (reader->assigned_once)
+    return;
+  livenps_log(LIVENPS_INFO, "ingest",
+              "waiting for the group to hand out partitions: a member that was killed keeps its own until "
+              "kafka.session.timeout.ms is over (45 s if not set); with the setting instance it would not");
 }
 
 static void back_off(livenps_reader *reader) {
@@ -481,7 +495,7 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
       if (!reader->fatal.code && livenps_redis_connected(reader->config.commit->redis))
         return 0;
     }
-    return livenps_fail(error, LIVENPS_E_LOST, "nothing is in hand: positions are not known");
+    return livenps_fail(error, LIVENPS_E_LOST, "Redis is away or refuses what is written");
   }
   remember_clock(reader);
   if (!reader->config.commit)
@@ -699,6 +713,7 @@ int livenps_reader_subscribe(livenps_reader *reader, livenps_error *error) {
   const rd_kafka_resp_err_t code = rd_kafka_subscribe(reader->rk, list);
   rd_kafka_topic_partition_list_destroy(list);
   reader->group = true;
+  reader->joining_since_ms = livenps_monotonic_ms();
   return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: subscribe: %s", rd_kafka_err2str(code)) : 0;
 }
 
@@ -731,6 +746,8 @@ void livenps_reader_pause_at(livenps_reader *reader, int64_t clock_ms) {
 
 int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) {
   const int64_t now_ms = livenps_monotonic_ms();
+  if (reader->joining_since_ms)
+    tell_joining(reader, now_ms);
   if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader))
     reposition(reader, reader->seek);
   if (reader->adopt && !reader->batch.lane_count)

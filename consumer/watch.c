@@ -14,7 +14,7 @@
 enum {
   ENDS_EVERY_MS = 500,
   METADATA_EVERY_MS = 5000,
-  AWAY_MS = 8000, /* longer without any answer is an outage */
+  AWAY_MS = 8000,  /* longer without any answer is an outage */
   ASK_MS = 1000,   /* one question about ends; the thread must notice a stop soon */
   BEGIN_MS = 10000 /* one question at genesis */
 };

@@ -91,6 +91,17 @@ def test_two_instances_of_one_name(world):
     assert younger.stop() == 0
 
 
+def test_silence_after_a_kill_is_explained(world):
+    """Until the killed member's session is over nobody gets its partitions: the log says what is waited for."""
+    redis, topic = world.redis(), world.topic(1)
+    session = {"kafka.session.timeout.ms": max(15000, world.kafka.session_ms)}
+    world.consumer(topic, redis, windows=WINDOWS, set=session).kill()
+    next_one = world.consumer(topic, redis, windows=WINDOWS, set=session, ready=False)
+    next_one.wait_log("waiting for the group to hand out partitions", 30)
+    next_one.wait_log("assigned 1 partitions", 60)
+    assert next_one.stop() == 0
+
+
 def test_frozen_instance_wakes_as_a_zombie(world):
     """An instance stopped for longer than its session believes that its partitions are its own: what it writes then
     is refused by the compare-and-set on positions, and it goes on as an ordinary member."""
