@@ -532,8 +532,11 @@ static int load(livenps_aggregate *aggregate, livenps_error *error) {
   if (strcmp(stored.admit, aggregate->config.admit_hash) != 0) {
     livenps_fail(
         error, LIVENPS_E_REFUSED,
-        "namespace %s counts by other rules (admit hash %s stored, %s here: mapping, admit.* or the program's version "
-        "changed): set them back, or set another namespace",
+        aggregate->config.replay
+            ? "namespace %s holds a replay of another range or by other rules (admit hash %s stored, %s here: --from, "
+              "--to, mapping, admit.* or the program's version differ): choose another --into, or delete its keys"
+            : "namespace %s counts by other rules (admit hash %s stored, %s here: mapping, admit.* or the program's "
+              "version changed): set them back, or set another namespace",
         aggregate->settings->namespace_, stored.admit, aggregate->config.admit_hash);
     goto done;
   }

@@ -31,6 +31,7 @@ typedef struct {
   size_t range_count;
   int64_t offsets; /* in all ranges */
   int64_t started_ms, shown_ms, first_clock_ms;
+  size_t views_printed;
 } replay;
 
 /* -- ranges ------------------------------------------------------------------------------------------------------- */
@@ -268,7 +269,8 @@ static int finish(replay *self, livenps_error *error) {
 /* -- the report --------------------------------------------------------------------------------------------------- */
 
 static int print_view(void *opaque, const livenps_view *view) {
-  const replay *self = opaque;
+  replay *self = opaque;
+  self->views_printed++;
   printf("%-6s n %" PRId64, self->settings->windows.at[view->window], view->n);
   if (view->scored)
     printf("  NPS %.1f  [%.1f, %.1f]%s", view->nps, view->nps_low, view->nps_high,
@@ -278,7 +280,7 @@ static int print_view(void *opaque, const livenps_view *view) {
   return 0;
 }
 
-static void report(const replay *self, livenps_state *state) {
+static void report(replay *self, livenps_state *state) {
   int64_t totals[7] = {0};
   size_t count;
   const livenps_partition *ledger = livenps_state_partitions(state, &count);
@@ -300,12 +302,17 @@ static void report(const replay *self, livenps_state *state) {
   printf("accepted %" PRId64 "  rejected %" PRId64 "  late %" PRId64 "  duplicate %" PRId64
          "  out of range %" PRId64 "  holes %" PRId64 "  gaps %" PRId64 "\n",
          totals[0], totals[6], totals[1], totals[2], totals[3], totals[4], totals[5]);
+  bool all = false;
   for (size_t r = 0; r < self->settings->rollups.count; r++)
-    if (!strcmp(self->settings->rollups.at[r], "all"))
+    if (!strcmp(self->settings->rollups.at[r], "all")) {
+      all = true;
       for (size_t w = 0; w < self->settings->windows.count; w++) {
-        const livenps_visitor visitor = {.view = print_view, .opaque = (void *)(uintptr_t)self};
+        const livenps_visitor visitor = {.view = print_view, .opaque = self};
         livenps_state_views(state, r, w, &visitor);
       }
+    }
+  if (all && !self->views_printed)
+    printf("no events in any window: the windows end at --to\n");
   for (size_t r = 0; r < self->settings->rollups.count; r++) {
     bool capped = false;
     livenps_state_series(state, r, &capped);

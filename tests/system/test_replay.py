@@ -171,6 +171,18 @@ def test_replay_into_the_live_namespace(world):
     assert world.health(redis)["genesis"] == "1" and consumer.stop() == 0
 
 
+def test_replay_into_another_replay(world):
+    """One namespace holds one range; another range is refused by a line that says so. A range without events says so too."""
+    redis, topic, into = world.redis(), world.topic(1), "again-" + world.unique
+    world.simulate(topic, count=100).finish()
+    _, out = world.replay(topic, redis, into, start=0, end=1000, windows=WINDOWS)
+    assert "no events in any window" in out
+    settings = world.replay_settings(redis, windows=WINDOWS)
+    code, out, err = world.run_consumer("replay", "--topic", topic, "--from", "0", "--to", "2000", "--into", into,
+                                        settings=settings)
+    assert code == 6 and "--from, --to" in err and "choose another --into" in err, err
+
+
 def test_two_namespaces_on_one_topic(world):
     """Two live namespaces read the same topic, each with its own group, rules and windows; one is killed and wiped,
     the other does not notice."""
