@@ -569,7 +569,8 @@ static void draw_head(drawing *canvas, const char *away) {
     if (health->window_complete) {
       snprintf(text + used, sizeof text - (size_t)used, "complete");
     } else if (!health->complete) {
-      snprintf(text + used, sizeof text - (size_t)used, "not complete: still reading");
+      snprintf(text + used, sizeof text - (size_t)used, "not complete: %s",
+               health->instances > 0 ? "still reading" : "nobody reads (yet)");
     } else {
       snprintf(text + used, sizeof text - (size_t)used, "not complete: known since %s only",
                livenps_time_print(health->covered_since_ms, since));
@@ -734,6 +735,10 @@ int livenps_table(const livenps_settings *settings, const livenps_table_options 
       goto failed;
     }
     draw(&table, away ? error.text : NULL, visible);
+    if (ferror(stdout)) {
+      livenps_fail(&error, LIVENPS_E_LOST, "standard output cannot be written to");
+      goto failed;
+    }
     if (once) {
       break;
     }
