@@ -31,6 +31,7 @@ def test_kafka_restart(own_world, how):
     kafka.tool("stop", "1", *how)
     try:
         wait_for(lambda: world.health(redis).get("complete") == "0", 30, "complete says 0 while Kafka is away")
+        time.sleep(8)  # shorter than that no end of an outage is told
         assert all(c.running() for c in consumers)
         # Idle commits go on, so that the clocks of the views do.
         clock = int(world.health(redis)["as_of_ms"])
@@ -40,6 +41,9 @@ def test_kafka_restart(own_world, how):
     goes_on(world, redis)
     world.exact(redis, simulation.end(), topic, timeout=90, windows=WINDOWS)
     for consumer in consumers:
+        # Both ends of the outage are in the log: whoever reads it at night must not have to guess.
+        assert "Connection refused" in consumer.log()
+        consumer.wait_log("Kafka answers again after [0-9]+ s", 30)
         assert consumer.stop() == 0
 
 
