@@ -302,6 +302,11 @@ static void report(replay *self, livenps_state *state) {
   printf("accepted %" PRId64 "  rejected %" PRId64 "  late %" PRId64 "  duplicate %" PRId64
          "  out of range %" PRId64 "  holes %" PRId64 "  gaps %" PRId64 "\n",
          totals[0], totals[6], totals[1], totals[2], totals[3], totals[4], totals[5]);
+  /* Another digest of the same range is explained by other end offsets, so they are said. */
+  livenps_buffer ends = {0};
+  print_ends(self, &ends);
+  printf("end offsets %.*s\n", (int)ends.length, ends.length ? ends.at : "");
+  livenps_buffer_free(&ends);
   bool all = false;
   for (size_t r = 0; r < self->settings->rollups.count; r++)
     if (!strcmp(self->settings->rollups.at[r], "all")) {

@@ -54,6 +54,7 @@ def test_replay_touches_nothing_else(world):
     end = cluster.now_ms()
     digest, out = world.replay(topic, redis, "again-" + world.unique, end=end, windows=WINDOWS)
     assert "accepted" in out
+    assert "end offsets " + ",".join("%s/%d=%d" % (topic, p, offsets[p]) for p in range(3)) in out
     assert snapshot_of(redis, "nps:{%s}" % world.namespace) == before, "a replay wrote into the live namespace"
     assert committed() == offsets
     assert group_names() == groups
