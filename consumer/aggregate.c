@@ -641,6 +641,11 @@ static int fold_entry(livenps_aggregate *aggregate, const livenps_logged *logged
     return livenps_fail(error, LIVENPS_E_REFUSED, "log entry %s of namespace %s cannot be read: %s",
                         logged->id.id, aggregate->settings->namespace_, trouble.text);
   }
+  /* The clock first: then what an entry brings takes its place in the order of the log, whether it is folded as it comes or years later from
+   * a snapshot; above the cap, the same names keep their series through a change of aggregator. */
+  if (!aggregate->config.replay) {
+    livenps_state_advance(aggregate->state, logged->ms);
+  }
   int result = livenps_state_fold(aggregate->state, &entry, logged->ms, &trouble);
   if (result == 0) {
     remember_writer(aggregate, entry.writer, logged->ms);

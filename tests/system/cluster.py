@@ -29,7 +29,7 @@ SLOW = float(os.environ.get("LIVENPS_TEST_SLOW", "4" if re.search("asan|tsan", B
 # gcc 12's thread sanitizer cannot place its shadow under a kernel that randomises addresses more widely.
 PREFIX = ["setarch", "-R"] if "tsan" in BIN else []
 # How soon a killed instance's partitions are taken over, where the broker allows it.
-SESSION_MS = int(3000 * SLOW)
+SESSION_MS = int(5000 * SLOW)
 
 _libc = ctypes.CDLL(None)
 
