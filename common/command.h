@@ -24,6 +24,23 @@ typedef struct {
   const char *help;     /* with default and accepted values */
 } livenps_option;
 
+/* What every command of both programs takes, at the end of a table of options; example: an assignment with its --set. */
+#define LIVENPS_COMMON_OPTIONS(example)                                                                      \
+  {"Settings", LIVENPS_EVERY_COMMAND, "config", "FILE",                                                      \
+   "Read settings from FILE (YAML). Default: $LIVENPS_CONFIG"},                                              \
+      {NULL, LIVENPS_EVERY_COMMAND, "set", "NAME=VALUE",                                                     \
+       "One setting, such as " example "; wins over file and environment. May be repeated."},                \
+      {NULL, LIVENPS_EVERY_COMMAND, "dump-config", NULL,                                                     \
+       "Print the settings as they are in force, as YAML, secrets as ***, and end."},                        \
+      {NULL, LIVENPS_EVERY_COMMAND, "check-config", NULL,                                                    \
+       "Check settings, mapping files and librdkafka's properties, and end: 0 or 2."},                       \
+      {"About", LIVENPS_EVERY_COMMAND, "help", NULL, "This text (-h); behind a command, the command's."},    \
+      {NULL, LIVENPS_EVERY_COMMAND, "help-settings", NULL,                                                   \
+       "All settings with defaults and allowed values."},                                                    \
+  {                                                                                                          \
+    NULL, LIVENPS_EVERY_COMMAND, "version", NULL, "Versions of this program and of its libraries."           \
+  }
+
 typedef struct {
   const char *name;    /* "livenps-consumer" */
   const char *summary; /* one line */

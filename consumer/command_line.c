@@ -85,18 +85,7 @@ static const livenps_option options[] = {
     {NULL, LOG, "follow", NULL, "Go on with new entries until Ctrl-C."},
     {NULL, LOG, "rows", NULL, "Every cell and its counters, not only a summary of each entry."},
 
-    {"Settings", LIVENPS_EVERY_COMMAND, "config", "FILE",
-     "Read settings from FILE (YAML). Default: $LIVENPS_CONFIG"},
-    {NULL, LIVENPS_EVERY_COMMAND, "set", "NAME=VALUE",
-     "One setting, such as --set minimum_n=10; wins over file and environment. May be repeated."},
-    {NULL, LIVENPS_EVERY_COMMAND, "dump-config", NULL,
-     "Print the settings as they are in force, as YAML, secrets as ***, and end."},
-    {NULL, LIVENPS_EVERY_COMMAND, "check-config", NULL,
-     "Check settings, mapping files and librdkafka's properties, and end: 0 or 2."},
-
-    {"About", LIVENPS_EVERY_COMMAND, "help", NULL, "This text (-h); behind a command, the command's."},
-    {NULL, LIVENPS_EVERY_COMMAND, "help-settings", NULL, "All settings with defaults and allowed values."},
-    {NULL, LIVENPS_EVERY_COMMAND, "version", NULL, "Versions of this program and of its libraries."},
+    LIVENPS_COMMON_OPTIONS("--set minimum_n=10"),
 };
 
 const livenps_program livenps_consumer_program = {

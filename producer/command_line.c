@@ -83,18 +83,7 @@ static const livenps_option options[] = {
     {NULL, EMBEDDED, "topic", "NAME:PARTITIONS",
      "Make a topic with 1 to 1000 partitions. May be repeated. Others are made when first written to."},
 
-    {"Settings", LIVENPS_EVERY_COMMAND, "config", "FILE",
-     "Read settings from FILE (YAML). Default: $LIVENPS_CONFIG"},
-    {NULL, LIVENPS_EVERY_COMMAND, "set", "NAME=VALUE",
-     "One setting, such as --set kafka.linger.ms=20; wins over file and environment. May be repeated."},
-    {NULL, LIVENPS_EVERY_COMMAND, "dump-config", NULL,
-     "Print the settings as they are in force, as YAML, secrets as ***, and end."},
-    {NULL, LIVENPS_EVERY_COMMAND, "check-config", NULL,
-     "Check settings, mapping files and librdkafka's properties, and end: 0 or 2."},
-
-    {"About", LIVENPS_EVERY_COMMAND, "help", NULL, "This text (-h); behind a command, the command's."},
-    {NULL, LIVENPS_EVERY_COMMAND, "help-settings", NULL, "All settings with defaults and allowed values."},
-    {NULL, LIVENPS_EVERY_COMMAND, "version", NULL, "Versions of this program and of its libraries."},
+    LIVENPS_COMMON_OPTIONS("--set kafka.linger.ms=20"),
 };
 
 const livenps_program livenps_producer_program = {
