@@ -4,6 +4,7 @@
 /* A private redis-server on a unix socket in a temporary folder, for the unit tests that want a real one. */
 
 #include "common/settings.h"
+#include "consumer/redis.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,6 +99,25 @@ static inline livenps_settings redis_server_settings(const redis_server *server)
   settings.redis_url = (char *)(uintptr_t)server->url;
   settings.redis_timeout_ms = 2000;
   return settings;
+}
+
+/* One command, its words separated by spaces after formatting; a refusal fails the test. Include cmocka.h before this file. */
+__attribute__((format(printf, 3, 0))) static inline livenps_reply *redis_server_command(livenps_redis *redis,
+                                                                                        livenps_error *error,
+                                                                                        const char *format,
+                                                                                        va_list arguments) {
+  char text[1024];
+  vsnprintf(text, sizeof text, format, arguments);
+  const char *argv[32];
+  int argc = 0;
+  for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    argv[argc++] = word;
+  }
+  livenps_reply *reply = livenps_redis_command(redis, error, argc, argv, NULL);
+  if (!reply) {
+    fail_msg("%s: %s", format, error->text);
+  }
+  return reply;
 }
 
 #endif

@@ -26,20 +26,10 @@ static livenps_settings settings;
 
 static livenps_reply *command(const char *line, ...) __attribute__((format(printf, 1, 2)));
 static livenps_reply *command(const char *line, ...) {
-  char text[1024];
   va_list arguments;
   va_start(arguments, line);
-  vsnprintf(text, sizeof text, line, arguments);
+  livenps_reply *reply = redis_server_command(redis, &error, line, arguments);
   va_end(arguments);
-  const char *argv[32];
-  int argc = 0;
-  for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
-    argv[argc++] = word;
-  }
-  livenps_reply *reply = livenps_redis_command(redis, &error, argc, argv, NULL);
-  if (!reply) {
-    fail_msg("%s: %s", line, error.text);
-  }
   return reply;
 }
 
