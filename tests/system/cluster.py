@@ -30,6 +30,8 @@ SLOW = float(os.environ.get("LIVENPS_TEST_SLOW", "4" if re.search("asan|tsan", B
 PREFIX = ["setarch", "-R"] if "tsan" in BIN else []
 # How soon a killed instance's partitions are taken over, where the broker allows it.
 SESSION_MS = int(5000 * SLOW)
+# How much longer than it should take we wait before a test fails: a shared machine can stand still for twenty seconds, brokers too.
+PATIENCE = 3 * SLOW
 
 _libc = ctypes.CDLL(None)
 
@@ -42,7 +44,7 @@ def die_with_parent():
 def wait_for(condition, timeout, what, every=0.05):
     """Polls until condition() is true and returns its value. An error of a peer that is away counts as not yet."""
     from confluent_kafka import KafkaException
-    deadline = time.monotonic() + timeout * SLOW
+    deadline = time.monotonic() + timeout * PATIENCE
     last = None
     while True:
         try:
@@ -53,7 +55,7 @@ def wait_for(condition, timeout, what, every=0.05):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError("not within %g s: %s%s" % (timeout * SLOW, what, " (%s)" % last if last else ""))
+            raise AssertionError("not within %g s: %s%s" % (timeout * PATIENCE, what, " (%s)" % last if last else ""))
         time.sleep(every)
 
 
@@ -246,9 +248,9 @@ class Program:
 
     def wait(self, timeout=60):
         try:
-            return self.process.wait(timeout * SLOW)
+            return self.process.wait(timeout * PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError("%s runs on after %g s" % (self.name, timeout * SLOW)) from None
+            raise AssertionError("%s runs on after %g s" % (self.name, timeout * PATIENCE)) from None
 
     def kill(self):
         self.ended_on_purpose = True
@@ -423,7 +425,9 @@ class Simulation(Program):
         return ct.Truth.read(self.truth_path)
 
     def end(self):
-        """Ends it as Ctrl-C does: everything sent is acknowledged, and the truth."""
+        """Ends it as Ctrl-C does: everything sent is acknowledged, and the truth. After that signal it waits ten seconds for a
+        broker, not longer; so not while the machine stands still."""
+        wait_for(lambda: self.kafka.admin.list_topics(timeout=5), 30, "the broker answers")
         self.process.send_signal(signal.SIGINT)
         return self.finish()
 
@@ -536,7 +540,7 @@ class World:
                 command += [option, str(value)]
         program = Simulation(self, name, command + list(options),
                              environment({"kafka.bootstrap.servers": self.kafka.bootstrap}))
-        program.truth_path = path
+        program.truth_path, program.kafka = path, self.kafka
         return program
 
     # ---- what must hold ----
@@ -554,9 +558,9 @@ class World:
         namespace = namespace or self.namespace
         connection = ct.Redis(redis.url)
         try:
-            if not ct.caught_up(connection, namespace, connection.time_ms(), timeout * SLOW):
+            if not ct.caught_up(connection, namespace, connection.time_ms(), timeout * PATIENCE):
                 raise AssertionError("not caught up within %g s; health: %s" % (
-                    timeout * SLOW, ct.health(connection, namespace)))
+                    timeout * PATIENCE, ct.health(connection, namespace)))
         finally:
             connection.close()
 
