@@ -8,7 +8,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define CASES    LIVENPS_SOURCE_DIR "/tests/cases/decode"
 #define EXAMPLES LIVENPS_SOURCE_DIR "/config/examples"
 
 static livenps_mapping *contract;
@@ -28,52 +27,7 @@ static int tear_down(void **state) {
   return 0;
 }
 
-/* ---- cases: a directory each
- *
- *   input | input.hex   the value of the record; neither: a tombstone
- *   headers             lines "name: value"
- *   mapping             a mapping file, from the project's folder; else the contract
- *   max_bytes           else 1 MiB
- *   timestamp           of the record; with it the event is admitted too, by the default rules
- *   expected.json       the event, value in hundredths; or
- *   reason              "reason offset field" (field - when there is none); or
- *   fate                "late" */
-
-static char *case_file(const char *name, const char *file, size_t *length) {
-  char path[512];
-  snprintf(path, sizeof path, CASES "/%s/%s", name, file);
-  return read_file(path, length);
-}
-
-static char *case_value(const char *name, size_t *length) {
-  char *value = case_file(name, "input", length);
-  if (value) {
-    return value;
-  }
-  char *hex = case_file(name, "input.hex", length);
-  if (!hex) {
-    return NULL;
-  }
-  size_t bytes = 0;
-  unsigned byte;
-  int step;
-  for (char *at = hex; sscanf(at, " %2x%n", &byte, &step) == 1; at += step) {
-    hex[bytes++] = (char)byte;
-  }
-  *length = bytes;
-  return hex;
-}
-
-static size_t case_headers(char *text, livenps_header *headers, size_t most) {
-  size_t count = 0;
-  for (char *line = text ? strtok(text, "\n") : NULL; line && count < most; line = strtok(NULL, "\n")) {
-    char *colon = strstr(line, ": ");
-    assert_non_null(colon);
-    headers[count].name = (livenps_text){line, (size_t)(colon - line)};
-    headers[count++].value = livenps_text_of(colon + 2);
-  }
-  return count;
-}
+/* ---- cases: a directory each (decode_case.h) ---- */
 
 static bool run_case(const char *name) {
   size_t length = 0;
