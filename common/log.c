@@ -36,10 +36,13 @@ __attribute__((format(printf, 4, 0))) static void put_line(livenps_level level, 
   if (used > sizeof line - tail_length) {
     used = sizeof line - tail_length;
   }
-  /* A line is a line: what reads logs, and who, must not be misled by a break inside a text. */
+  /* A line is a line, and nothing in it steers a terminal: what reads logs, and who, must not be misled by a text that
+   * came from outside and that somebody forgot to make printable. C2 leads the second block of controls in UTF-8. */
   for (size_t i = 0; i < used; i++) {
-    if (line[i] == '\n' || line[i] == '\r') {
+    unsigned char c = (unsigned char)line[i], before = i ? (unsigned char)line[i - 1] : 0;
+    if (c < 0x20 || c == 0x7f || (before == 0xc2 && c >= 0x80 && c < 0xa0)) {
       line[i] = ' ';
+      line[i - (c >= 0x80)] = ' ';
     }
   }
   memcpy(line + used, tail, tail_length);

@@ -29,6 +29,7 @@ enum {
   STOP_MS = 100,
   BAR = 21, /* -100..100 in steps of 10 */
 };
+#define LARGEST 1e15 /* of the numbers in a view: counts are exact in a double far beyond */
 
 /* ---- what is read --------------------------------------------------------------------------------------------------- */
 
@@ -265,10 +266,13 @@ static int read_order(live_table *table, livenps_error *error) {
 static void read_row(table_row *row, const livenps_reply *fields) {
   row->there = false;
   for (size_t f = 0; f < FIELD_COUNT; f++) {
-    livenps_text value;
-    row->has[f] = livenps_reply_text(livenps_reply_item(fields, f), &value);
-    row->value[f] = row->has[f] ? strtod(value.at, NULL) : 0;
-    row->there |= row->has[f];
+    livenps_text text;
+    bool there = livenps_reply_text(livenps_reply_item(fields, f), &text);
+    double value = there ? strtod(text.at, NULL) : 0;
+    /* What is no number, or no count that could be, stands there by somebody else's hand: not shown. */
+    row->has[f] = there && value >= -LARGEST && value <= LARGEST;
+    row->value[f] = row->has[f] ? value : 0;
+    row->there |= there;
   }
   row->n = (int64_t)row->value[FIELD_N];
 }
@@ -400,12 +404,16 @@ static void put_right(drawing *canvas, const char *text, int width) {
   pad(canvas, until);
 }
 
+static int place_of(double score) {
+  return score < -100 ? -1 : score > 100 ? BAR : (int)((score + 105) / 10);
+}
+
 /*   -100 . . . . [===#==] . . . +100: the interval, the score in it, the middle */
 static void bar(const drawing *canvas, const table_row *row, char out[BAR * 4 + 1]) {
   static const char *const plain[] = {".", "|", "=", "#"}, *const pretty[] = {"·", "┼", "━", "●"};
   const char *const *glyphs = canvas->table->utf8 ? pretty : plain;
-  int score = (int)((row->value[FIELD_NPS] + 105) / 10), low = (int)((row->value[FIELD_NPS_LOW] + 105) / 10),
-      high = (int)((row->value[FIELD_NPS_HIGH] + 105) / 10);
+  int score = place_of(row->value[FIELD_NPS]), low = place_of(row->value[FIELD_NPS_LOW]),
+      high = place_of(row->value[FIELD_NPS_HIGH]);
   out[0] = 0;
   for (int i = 0; i < BAR; i++) {
     const char *glyph = i == BAR / 2 ? glyphs[1] : glyphs[0];

@@ -8,27 +8,13 @@
  *   - jansson 2.14 takes a NUL behind a number for the end of the text: refused;
  *   - numbers beyond a double (1e999, 400 digits) are legal JSON and stay literals; jansson refuses the document and
  *     says so by json_error_numeric_overflow, which is no verdict here. */
+#include "tests/fuzz/fuzz.h"
+
 #include "common/admit.h"
 #include "common/clock.h"
 #include "common/name.h"
-#include "common/scan.h"
 
-#include <jansson.h>
 #include <regex.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define EXPECT(condition, ...)                                                                               \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                                        \
-      fprintf(stderr, __VA_ARGS__);                                                                          \
-      fprintf(stderr, "\n");                                                                                 \
-      abort();                                                                                               \
-    }                                                                                                        \
-  } while (0)
 
 /* ---- the scanner against jansson's tree ---- */
 
@@ -45,79 +31,6 @@ enum { POINTERS = sizeof pointers / sizeof *pointers };
 static livenps_paths paths;
 static int nodes[POINTERS];
 static livenps_scanner *scanner;
-
-/* A plain reading of RFC 6901 over jansson. */
-static const json_t *resolve(const json_t *at, const char *pointer) {
-  while (*pointer && at) {
-    char token[64];
-    size_t length = 0;
-    for (pointer++; *pointer && *pointer != '/'; pointer++) {
-      token[length++] = *pointer == '~' ? (*++pointer == '0' ? '~' : '/') : *pointer;
-    }
-    token[length] = '\0';
-    if (json_is_object(at)) {
-      at = json_object_get(at, token);
-    } else if (json_is_array(at) && length > 0 && strspn(token, "0123456789") == length &&
-               (length == 1 || token[0] != '0')) {
-      at = json_array_get(at, strtoul(token, NULL, 10));
-    } else {
-      at = NULL;
-    }
-  }
-  return at;
-}
-
-static int depth_of(const json_t *at) {
-  int deepest = 0;
-  if (json_is_object(at)) {
-    const char *key;
-    json_t *child;
-    json_t *object = (json_t *)(uintptr_t)at;
-    json_object_foreach(object, key, child) {
-      int depth = depth_of(child);
-      deepest = depth > deepest ? depth : deepest;
-    }
-    return deepest + 1;
-  }
-  if (json_is_array(at)) {
-    for (size_t i = 0; i < json_array_size(at); i++) {
-      int depth = depth_of(json_array_get(at, i));
-      deepest = depth > deepest ? depth : deepest;
-    }
-    return deepest + 1;
-  }
-  return 0;
-}
-
-static bool text_is(livenps_text text, const char *string, size_t length) {
-  return text.length == length && (length == 0 || memcmp(text.at, string, length) == 0);
-}
-
-static void same_value(const livenps_found *found, const json_t *value, const char *pointer) {
-  if (!value) {
-    EXPECT(found->kind == LIVENPS_JSON_ABSENT, "%s: kind %d", pointer, found->kind);
-    return;
-  }
-  switch (json_typeof(value)) {
-  case JSON_OBJECT: EXPECT(found->kind == LIVENPS_JSON_OBJECT, "%s", pointer); break;
-  case JSON_ARRAY: EXPECT(found->kind == LIVENPS_JSON_ARRAY, "%s", pointer); break;
-  case JSON_NULL: EXPECT(found->kind == LIVENPS_JSON_NULL, "%s", pointer); break;
-  case JSON_TRUE: EXPECT(found->kind == LIVENPS_JSON_TRUE, "%s", pointer); break;
-  case JSON_FALSE: EXPECT(found->kind == LIVENPS_JSON_FALSE, "%s", pointer); break;
-  case JSON_STRING:
-    EXPECT(found->kind == LIVENPS_JSON_STRING, "%s", pointer);
-    EXPECT(text_is(found->text, json_string_value(value), json_string_length(value)), "%s", pointer);
-    break;
-  case JSON_INTEGER:
-  case JSON_REAL: {
-    EXPECT(found->kind == LIVENPS_JSON_NUMBER, "%s", pointer);
-    char *literal = strndup(found->text.at, found->text.length);
-    EXPECT(strtod(literal, NULL) == json_number_value(value), "%s: %s", pointer, literal);
-    free(literal);
-    break;
-  }
-  }
-}
 
 /* ---- the contract, read a second time ---- */
 

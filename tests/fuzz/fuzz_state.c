@@ -4,21 +4,11 @@
  *
  * Input: 'E', then an entry; or 'L', then texts (length, bytes): any number of slice chunks, the head up to its list of
  * chunks, the head behind that list. The list is made here, because no mutation guesses a chunk's hash. */
+#include "tests/fuzz/fuzz.h"
+
 #include "consumer/state.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define EXPECT(condition)                                                                                    \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                        \
-      abort();                                                                                               \
-    }                                                                                                        \
-  } while (0)
 
 static livenps_window windows[] = {{"5m", 300000, 1000}, {"1h", 3600000, 10000}};
 static livenps_rollup rollups[] = {{"touchpoint", {LIVENPS_TOUCHPOINT}, 1},
@@ -55,7 +45,7 @@ static int vanish(void *opaque, size_t rollup, const char *id) {
 static int store(void *opaque, const char *name, bool dirty, const char *bytes, size_t length) {
   livenps_buffer *to = opaque;
   (void)name;
-  EXPECT(dirty);
+  HOLDS(dirty);
   livenps_put_text(to, (livenps_text){bytes, length});
   return 0;
 }
@@ -68,19 +58,19 @@ static void round_trip(livenps_state *state) {
   livenps_state *loaded = make();
   livenps_state_digest(state, before);
   livenps_state_unsaved(state);
-  EXPECT(livenps_state_snapshot(state, 256, store, &chunks) == 0);
+  HOLDS(livenps_state_snapshot(state, 256, store, &chunks) == 0);
   const char *at = chunks.at, *end = chunks.at + chunks.length;
   while (at < end) {
     livenps_text chunk;
-    EXPECT(livenps_get_text(&at, end, &chunk) == 0);
-    EXPECT(livenps_state_load(loaded, chunk.at, chunk.length, &error) == 0);
+    HOLDS(livenps_get_text(&at, end, &chunk) == 0);
+    HOLDS(livenps_state_load(loaded, chunk.at, chunk.length, &error) == 0);
   }
   if (livenps_state_load_finish(loaded, &error)) {
     fprintf(stderr, "%s\n", error.text);
     abort();
   }
   livenps_state_digest(loaded, after);
-  EXPECT(strcmp(before, after) == 0);
+  HOLDS(strcmp(before, after) == 0);
   livenps_state_free(loaded);
   livenps_buffer_free(&chunks);
 }
@@ -113,13 +103,13 @@ static void entry(const char *bytes, size_t length) {
   livenps_buffer again = {0}, third = {0};
   livenps_error error = {0};
   if (livenps_entry_decode(&first, bytes, length, &error)) {
-    EXPECT(error.code == LIVENPS_E_DATA && error.text[0]);
+    HOLDS(error.code == LIVENPS_E_DATA && error.text[0]);
     return;
   }
   livenps_entry_encode(&first, &again);
-  EXPECT(livenps_entry_decode(&second, again.at, again.length, &error) == 0);
+  HOLDS(livenps_entry_decode(&second, again.at, again.length, &error) == 0);
   livenps_entry_encode(&second, &third);
-  EXPECT(again.length == third.length && memcmp(again.at, third.at, third.length) == 0);
+  HOLDS(again.length == third.length && memcmp(again.at, third.at, third.length) == 0);
   livenps_state *state = make();
   livenps_state_advance(state, 1700000000000);
   if (livenps_state_fold(state, &first, 1700000000000, &error) == 0) {
@@ -129,7 +119,7 @@ static void entry(const char *bytes, size_t length) {
     for (size_t i = 0; i < first.advance_count; i++) {
       moves |= first.advances[i].from != first.advances[i].to;
     }
-    EXPECT(moves || livenps_state_fold(state, &first, 1700000000000, &error) == 0);
+    HOLDS(moves || livenps_state_fold(state, &first, 1700000000000, &error) == 0);
   }
   livenps_state_free(state);
   livenps_entry_free(&first);
@@ -186,7 +176,7 @@ static void load(const char *at, const char *end) {
       work_on(state);
     }
   }
-  EXPECT(!bad || (error.code == LIVENPS_E_DATA && error.text[0]));
+  HOLDS(!bad || (error.code == LIVENPS_E_DATA && error.text[0]));
   livenps_state_free(state);
 }
 

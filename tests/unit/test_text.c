@@ -267,7 +267,10 @@ static void write_log(void) {
   memset(big, 'y', sizeof big - 1);
   big[sizeof big - 1] = '\0';
   livenps_log(LIVENPS_DEBUG, "test", "not at this level");
-  livenps_log(LIVENPS_INFO, "test", "two\nlines %d", 7);
+  livenps_log(LIVENPS_INFO, "test",
+              "two\nlines\x1b[2J\x7f\xc2\x9b"
+              "1m \xc3\xa9\xc2\xa0 %d",
+              7);
   livenps_log(LIVENPS_WARN, "test", "%s", big);
   for (int i = 0; i < 3; i++) {
     livenps_log_limited(&limit, LIVENPS_WARN, "test", "number %d", i);
@@ -289,7 +292,8 @@ static void test_log(void **state) {
     lines[count++] = line;
   }
   assert_int_equal(count, 4);
-  assert_string_equal(lines[0] + strlen("2026-11-21T10:15:00.123Z"), " info test: two lines 7");
+  assert_string_equal(lines[0] + strlen("2026-11-21T10:15:00.123Z"),
+                      " info test: two lines [2J   1m \xc3\xa9\xc2\xa0 7");
   assert_int_equal(strlen(lines[1]), 2047);
   assert_string_equal(lines[2] + 24, " warn test: number 0");
   assert_string_equal(lines[3] + 24, " warn test: again (2 more like this left out)");
