@@ -12,6 +12,16 @@ static size_t topic_index(livenps_text *topics, size_t *count, livenps_text topi
   return (*count)++;
 }
 
+enum { RESTART = 1, ANCHOR = 2, ROOT = 4, FLAGS = 7 };
+
+static void put_anchor(livenps_buffer *out, int64_t from, const livenps_anchor *anchor) {
+  livenps_put_signed(out, from - anchor->offset);
+  livenps_put_signed(out, anchor->timestamp_ms);
+  const unsigned char crc[] = {(unsigned char)anchor->crc, (unsigned char)(anchor->crc >> 8),
+                               (unsigned char)(anchor->crc >> 16), (unsigned char)(anchor->crc >> 24)};
+  livenps_buffer_add(out, crc, sizeof crc);
+}
+
 void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
   livenps_text *topics = livenps_alloc((entry->advance_count + 1) * sizeof *topics);
   size_t topic_count = 0;
@@ -43,8 +53,16 @@ void livenps_entry_encode(const livenps_entry *entry, livenps_buffer *out) {
     const livenps_advance *advance = &entry->advances[i];
     livenps_put_varint(out, topic_index(topics, &topic_count, advance->topic));
     livenps_put_varint(out, (uint64_t)advance->partition);
+    livenps_put_varint(out, (uint64_t)advance->incarnation);
+    livenps_put_varint(out,
+                       (uint64_t)((advance->restart ? RESTART : 0) | (advance->anchor.there ? ANCHOR : 0) |
+                                  (advance->root.there ? ROOT : 0)));
     livenps_put_signed(out, advance->from);
     livenps_put_signed(out, advance->to - advance->from);
+    if (advance->anchor.there)
+      put_anchor(out, advance->from, &advance->anchor);
+    if (advance->root.there)
+      put_anchor(out, advance->from, &advance->root);
     livenps_put_signed(out, advance->through_ms);
     livenps_put_signed(out, advance->covered_since_ms);
     livenps_put_varint(out, (uint64_t)advance->accepted);
@@ -109,14 +127,31 @@ static int get_moment(const char **at, const char *end, int64_t least, int64_t *
   return livenps_get_signed(at, end, moment) || *moment < least || *moment > INT64_MAX / 4 ? -1 : 0;
 }
 
+static int get_anchor(const char **at, const char *end, int64_t from, livenps_anchor *anchor) {
+  int64_t back;
+  if (get_moment(at, end, INT64_MIN / 4, &back) || back > from ||
+      livenps_get_signed(at, end, &anchor->timestamp_ms) || end - *at < 4)
+    return -1;
+  const unsigned char *crc = (const unsigned char *)*at;
+  anchor->crc = crc[0] | (uint32_t)crc[1] << 8 | (uint32_t)crc[2] << 16 | (uint32_t)crc[3] << 24;
+  anchor->offset = from - back;
+  anchor->there = true;
+  *at += 4;
+  return 0;
+}
+
 static int get_advance(const char **at, const char *end, livenps_advance *advance, const livenps_text *topics,
                        size_t topic_count, const livenps_reason *reasons, size_t reason_count) {
-  uint64_t topic, partition;
+  uint64_t topic, partition, flags;
   int64_t step;
   size_t kinds;
   if (livenps_get_varint(at, end, &topic) || topic >= topic_count ||
       livenps_get_varint(at, end, &partition) || partition > INT32_MAX ||
-      get_moment(at, end, 0, &advance->from) || get_moment(at, end, -advance->from, &step) ||
+      get_amount(at, end, &advance->incarnation) || advance->incarnation < 1 ||
+      livenps_get_varint(at, end, &flags) || flags > FLAGS || get_moment(at, end, 0, &advance->from) ||
+      get_moment(at, end, -advance->from, &step) ||
+      (flags & ANCHOR && get_anchor(at, end, advance->from, &advance->anchor)) ||
+      (flags & ROOT && get_anchor(at, end, advance->from, &advance->root)) ||
       get_moment(at, end, LIVENPS_THROUGH_SAME, &advance->through_ms) ||
       get_moment(at, end, LIVENPS_COVERED_SAME, &advance->covered_since_ms) ||
       get_amount(at, end, &advance->accepted) || get_amount(at, end, &advance->late) ||
@@ -127,6 +162,7 @@ static int get_advance(const char **at, const char *end, livenps_advance *advanc
   advance->topic = topics[topic];
   advance->partition = (int32_t)partition;
   advance->to = advance->from + step;
+  advance->restart = flags & RESTART;
   for (size_t k = 0; k < kinds; k++) {
     uint64_t place;
     int64_t records;
@@ -178,7 +214,7 @@ int livenps_entry_decode(livenps_entry *entry, const char *bytes, size_t length,
       goto broken;
   }
   what = "partitions";
-  if (get_count(&at, end, 12, &entry->advance_count))
+  if (get_count(&at, end, 14, &entry->advance_count))
     goto broken;
   entry->advances = livenps_alloc((entry->advance_count + 1) * sizeof *entry->advances);
   for (size_t i = 0; i < entry->advance_count; i++)

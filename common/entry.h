@@ -3,21 +3,23 @@
 
 #include "counters.h"
 #include "error.h"
+#include "position.h"
 
 /* The payload of a commit-log entry: binary, versioned, self-describing (its own dictionary of cells). Pure.
  *
- *   byte    format version (1)
+ *   byte    format version (2)
  *   text    writer
  *   signed  clock_ms: the highest min(event time, record timestamp) among its records, LIVENPS_NO_CLOCK without
  *   varint  topics, then each: text
  *   varint  reasons, then each: text (only those that occur)
- *   varint  partitions, then each: varint topic, varint partition, signed from, signed to - from, signed through_ms,
- *           signed covered_since_ms, varint accepted, late, duplicate, out_of_range, holes, signed gap,
+ *   varint  partitions, then each: varint topic, varint partition, varint incarnation, varint flags (1 restart, 2 anchor,
+ *           4 root), signed from, signed to - from; for the anchor and for the root where its flag is set: signed from - its
+ *           offset, signed timestamp_ms, 4 bytes CRC, low first; signed through_ms, signed covered_since_ms, varint accepted, late, duplicate, out_of_range, holes, signed gap,
  *           varint rejected kinds, then each: varint reason, varint count
  *   varint  cells, then each: varint presence mask of dimensions, then a text for each present one
  *   varint  rows, then each: varint cell, signed second - previous row's second, packed counters
  */
-enum { LIVENPS_ENTRY_VERSION = 1 };
+enum { LIVENPS_ENTRY_VERSION = 2 };
 #define LIVENPS_NO_CLOCK INT64_MIN
 #define LIVENPS_THROUGH_NOW                                                                                  \
   (-1) /* the position had reached the topic's end: read through the entry's own time */
@@ -29,8 +31,11 @@ enum { LIVENPS_ENTRY_VERSION = 1 };
 typedef struct {
   livenps_text topic;
   int32_t partition;
-  int64_t from, to;   /* next offset to read, before and after */
-  int64_t through_ms; /* record timestamp of the last record, or one of the two above */
+  int64_t from, to;            /* next offset to read, before and after */
+  int64_t incarnation;         /* of from; of to as well, or one less where restart is set */
+  bool restart;                /* the offsets mean other records from here on (common/position.h) */
+  livenps_anchor anchor, root; /* only where another one than before is stored */
+  int64_t through_ms;          /* record timestamp of the last record, or one of the two above */
   int64_t covered_since_ms;
   int64_t accepted, late, duplicate, out_of_range, holes, gap; /* gap is signed: a restart goes back */
   int64_t rejected[LIVENPS_REASONS];

@@ -393,7 +393,8 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
   for (size_t i = 0; i < count; i++) {
     char field[280];
     int length = snprintf(field, sizeof field, "%s/%" PRId32, beginnings[i].topic, beginnings[i].partition);
-    positions[i] = (livenps_claim){livenps_copy(field, (size_t)length), 0, beginnings[i].start};
+    positions[i] = (livenps_claim){.field = livenps_copy(field, (size_t)length),
+                                   .position = {.next = beginnings[i].start, .incarnation = 1}};
     /* An emptied partition says nothing of the time before. */
     const int64_t covered_since_ms = beginnings[i].covered_since_ms < 0
                                          ? aggregate->redis_ms + aggregate->settings->admit_future_ms

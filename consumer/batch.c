@@ -9,6 +9,9 @@ enum { HIGH_FRESH_MS = 2000 };
 /* End of the year 9999. A broker may store any record timestamp; what we write of it has to be readable again. */
 #define LAST_MS INT64_C(253402300799999)
 
+/* The first record of each batch is kept as the lane's anchor, and then one in so many: its CRC costs as much as reading it again. */
+enum { ANCHOR_EVERY = 1024 };
+
 void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission) {
   *batch = (livenps_batch){.admission = admission,
                            .decoder = livenps_decoder_new(),
@@ -26,6 +29,9 @@ void livenps_batch_free(livenps_batch *batch) {
 static void forget(livenps_lane *lane) {
   lane->pending = (livenps_advance){.covered_since_ms = LIVENPS_COVERED_SAME};
   lane->last_ms = LIVENPS_THROUGH_SAME;
+  lane->anchor = lane->root = (livenps_anchor){0};
+  lane->unanchored = 0;
+  lane->restart = false;
 }
 
 livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_t partition,
@@ -34,7 +40,7 @@ livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_
   livenps_lane *lane = &batch->lanes[batch->lane_count++];
   *lane = (livenps_lane){.partition = partition,
                          .mapping = mapping,
-                         .stored = -1,
+                         .stored = {.next = -1, .incarnation = 1},
                          .start = start,
                          .next = -1,
                          .end = INT64_MAX,
@@ -102,6 +108,8 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
                           livenps_where *where) {
   if (!take(batch, lane, offset, record->timestamp_ms))
     return false;
+  if (lane->unanchored++ % ANCHOR_EVERY == 0)
+    lane->anchor = livenps_anchor_of(offset, record->timestamp_ms, record->key, record->value);
   livenps_event event;
   *fate = livenps_admit(batch->decoder, lane->mapping, batch->admission, record, &event, reason, where);
   switch (*fate) {
@@ -122,6 +130,10 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
 }
 
 void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason) {
+  if (lane->anchor.there && lane->anchor.offset == offset) {
+    lane->anchor = (livenps_anchor){0};
+    lane->unanchored = 0;
+  }
   lane->pending.rejected[reason]--;
   lane->next = offset;
   lane->reseek = true;
@@ -146,7 +158,7 @@ void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset,
 
 bool livenps_batch_empty(const livenps_batch *batch) {
   for (size_t i = 0; i < batch->lane_count; i++)
-    if (batch->lanes[i].next != batch->lanes[i].stored)
+    if (batch->lanes[i].next != batch->lanes[i].stored.next || batch->lanes[i].restart)
       return false;
   return true;
 }
@@ -164,8 +176,15 @@ void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_
     *advance = lane->pending;
     advance->topic = livenps_text_of(lane->topic);
     advance->partition = lane->partition;
-    advance->from = lane->stored < 0 ? lane->start : lane->stored;
+    advance->from = lane->stored.next < 0 ? lane->start : lane->stored.next;
     advance->to = lane->next;
+    advance->incarnation = lane->stored.incarnation;
+    advance->restart = lane->restart;
+    const livenps_position position = livenps_batch_position(lane);
+    if (lane->restart || !livenps_anchor_same(&position.anchor, &lane->stored.anchor))
+      advance->anchor = position.anchor;
+    if (lane->restart || !livenps_anchor_same(&position.root, &lane->stored.root))
+      advance->root = position.root;
     const bool at_end = lane->next >= lane->end || (lane->high_asked_ms && lane->next >= lane->high &&
                                                     now_ms - lane->high_asked_ms < HIGH_FRESH_MS);
     advance->through_ms = at_end ? LIVENPS_THROUGH_NOW : lane->last_ms;
@@ -175,7 +194,7 @@ void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_
 void livenps_batch_committed(livenps_batch *batch) {
   for (size_t i = 0; i < batch->lane_count; i++) {
     livenps_lane *lane = &batch->lanes[i];
-    lane->stored = lane->next;
+    lane->stored = livenps_batch_position(lane);
     forget(lane);
   }
   livenps_combine_reset(batch->combine);
@@ -189,17 +208,36 @@ void livenps_batch_drop(livenps_batch *batch) {
   batch->clock_ms = LIVENPS_NO_CLOCK;
 }
 
-bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, int64_t stored, int64_t redis_ms) {
-  const int64_t next = stored < 0 ? lane->start : stored;
+livenps_position livenps_batch_position(const livenps_lane *lane) {
+  livenps_position position = lane->stored;
+  if (lane->restart) {
+    position.incarnation++;
+    position.anchor = position.root = (livenps_anchor){0};
+  }
+  position.next = lane->next;
+  if (lane->anchor.there)
+    position.anchor = lane->anchor;
+  if (lane->root.there)
+    position.root = lane->root;
+  if (!position.root.there)
+    position.root = position.anchor;
+  return position;
+}
+
+bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, const livenps_position *stored,
+                         int64_t redis_ms) {
+  const int64_t next = stored->next < 0 ? lane->start : stored->next;
   const bool seek = lane->next != next || lane->reseek || lane->out_of_range;
-  lane->stored = stored;
+  lane->stored = *stored;
+  if (stored->next < 0)
+    lane->stored = (livenps_position){.next = -1, .incarnation = 1};
   lane->next = next;
   lane->reseek = lane->out_of_range = false;
   if (seek) {
     lane->fresh = true;
     lane->jump = -1;
   }
-  if (stored >= 0) {
+  if (stored->next >= 0) {
     lane->uncovered_ms = -1;
   } else if (next <= 0) {
     lane->uncovered_ms = -1;

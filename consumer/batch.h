@@ -15,11 +15,14 @@ typedef struct {
   char field[264]; /* "<topic>/<partition>": its field in Redis's positions */
   int32_t partition;
   const livenps_mapping *mapping;
-  int64_t stored; /* next offset by Redis as last seen; -1: Redis has none yet (a partition added later) */
-  int64_t start;  /* where to begin while Redis has none */
-  int64_t next;   /* next offset wanted from Kafka */
-  int64_t end;    /* replay: stop here; INT64_MAX live */
-  livenps_advance pending; /* counts since stored; from, to, through are set when the entry is made */
+  livenps_position stored;     /* as Redis has it; next -1: it has none yet (a partition added later) */
+  int64_t start;               /* where to begin while Redis has none */
+  int64_t next;                /* next offset wanted from Kafka */
+  int64_t end;                 /* replay: stop here; INT64_MAX live */
+  bool restart;                /* next is of the incarnation after the stored one */
+  livenps_advance pending;     /* counts since stored; from, to, through are set when the entry is made */
+  livenps_anchor anchor, root; /* to be stored with next; not there: as stored */
+  unsigned unanchored;         /* records since the last that was made an anchor */
   int64_t last_ms;   /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
   bool fresh;        /* nothing came since assign or seek: the first jump is not believed at once (rule 12) */
   int64_t jump;      /* the offset the last unbelieved jump led to, -1 without */
@@ -72,7 +75,10 @@ void livenps_batch_entry(const livenps_batch *batch, livenps_text writer, int64_
 void livenps_batch_committed(livenps_batch *batch);
 /* After anything else: forget what is in hand. The caller adopts positions next. */
 void livenps_batch_drop(livenps_batch *batch);
-/* Redis's word on a lane: stored and next become this (-1: none, begin at start). true when Kafka must seek there. redis_ms: when. */
-bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, int64_t stored, int64_t redis_ms);
+/* Redis's word on a lane: stored and next become this (next -1: none, begin at start). true when Kafka must seek there. redis_ms: when. */
+bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, const livenps_position *stored,
+                         int64_t redis_ms);
+/* What is to stand in Redis after this batch. */
+livenps_position livenps_batch_position(const livenps_lane *lane);
 
 #endif

@@ -24,7 +24,7 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
                                       livenps_error *error) {
   const size_t count = batch->lane_count;
   const char **fields = livenps_alloc((count + 1) * sizeof *fields);
-  int64_t *positions = livenps_alloc((count + 1) * sizeof *positions);
+  livenps_position *positions = livenps_alloc((count + 1) * sizeof *positions);
   livenps_adoption adoption = LIVENPS_ADOPT_WAIT;
   char admit[65];
   bool empty;
@@ -49,7 +49,7 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
   } else {
     commit->redis_at_ms = livenps_monotonic_ms();
     for (size_t i = 0; i < count; i++) {
-      const bool moved = livenps_batch_adopt(batch, &batch->lanes[i], positions[i], commit->redis_ms);
+      const bool moved = livenps_batch_adopt(batch, &batch->lanes[i], &positions[i], commit->redis_ms);
       if (seek)
         seek[i] = moved;
     }
@@ -80,7 +80,8 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
   livenps_entry_encode(&entry, &commit->payload);
   /* Every lane is claimed, advanced or not: a partition that is idle here may have been read by another instance. */
   for (size_t i = 0; i < batch->lane_count; i++)
-    claims[i] = (livenps_claim){batch->lanes[i].field, batch->lanes[i].stored, batch->lanes[i].next};
+    claims[i] = (livenps_claim){batch->lanes[i].field, batch->lanes[i].stored,
+                                livenps_batch_position(&batch->lanes[i])};
 
   livenps_commit_answer answer;
   livenps_entry_id id;

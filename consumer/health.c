@@ -142,7 +142,7 @@ void livenps_publish_health(livenps_publisher *publisher, const livenps_state *s
       sum.rejected[r] += each->rejected[r];
     }
     snprintf(field, sizeof field, "position:%s/%" PRId32, each->topic, each->partition);
-    hash_number(&hash, field, each->next);
+    hash_number(&hash, field, each->position.next);
     if (each->through_ms > 0) {
       snprintf(field, sizeof field, "lag:%s/%" PRId32, each->topic, each->partition);
       hash_number(&hash, field, each->through_ms < whole->clock ? whole->clock - each->through_ms : 0);

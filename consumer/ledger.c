@@ -72,10 +72,11 @@ int livenps_ledger_check(const livenps_ledger *ledger, const livenps_entry *entr
   livenps_advance **sorted = livenps_alloc(entry->advance_count * sizeof *sorted);
   for (size_t i = 0; i < entry->advance_count; i++) {
     sorted[i] = &entry->advances[i];
-    if (!topic_sound(sorted[i]->topic) || sorted[i]->partition < 0) {
+    if (!topic_sound(sorted[i]->topic) || sorted[i]->partition < 0 || sorted[i]->incarnation < 1) {
       free(sorted);
       return livenps_fail(error, LIVENPS_E_DATA,
-                          "log entry: partition %zu has no topic that Kafka could have", i);
+                          "log entry: partition %zu has no topic that Kafka could have, or no incarnation",
+                          i);
     }
   }
   qsort(sorted, entry->advance_count, sizeof *sorted, advance_order);
@@ -83,22 +84,25 @@ int livenps_ledger_check(const livenps_ledger *ledger, const livenps_entry *entr
     const livenps_advance *advance = sorted[i], *before = i ? sorted[i - 1] : NULL;
     bool there;
     size_t at = find(ledger, advance->topic, advance->partition, &there);
-    int64_t expected = there ? ledger->at[at].next : advance->from;
+    int64_t expected = there ? ledger->at[at].position.next : advance->from;
+    int64_t incarnation = there ? ledger->at[at].position.incarnation : advance->incarnation;
     if (before && compare(before->topic, before->partition, advance->topic, advance->partition) == 0) {
       expected = before->to;
+      incarnation = before->incarnation + before->restart;
     }
-    if (advance->from != expected) {
+    if (advance->from != expected || advance->incarnation != incarnation) {
       char name[256], writer[128];
       result = livenps_fail(
           error, LIVENPS_E_DATA,
-          "log entry of writer %s goes on at offset %" PRId64 " of %s/%" PRId32 ", but offsets up to %" PRId64
-          " are folded: the log is not the one this state was made from; load the snapshot and fold again",
+          "log entry of writer %s goes on at offset %" PRId64 " of %s/%" PRId32 " (incarnation %" PRId64
+          "), but offsets up to %" PRId64 " (incarnation %" PRId64
+          ") are folded: the log is not the one this state was made from; load the snapshot and fold again",
           livenps_printable(writer, sizeof writer, entry->writer.at ? entry->writer.at : "",
                             entry->writer.length),
           advance->from,
           livenps_printable(name, sizeof name, advance->topic.at ? advance->topic.at : "",
                             advance->topic.length),
-          advance->partition, expected);
+          advance->partition, advance->incarnation, expected, incarnation);
     }
   }
   free(sorted);
@@ -110,6 +114,21 @@ static void add(int64_t *to, int64_t what) {
   *to = (int64_t)((uint64_t)*to + (uint64_t)what);
 }
 
+/* What stands in Redis's positions after this advance. A restart forgets anchors that the entry does not name again. */
+static void follow(livenps_position *position, const livenps_advance *advance) {
+  if (advance->restart) {
+    position->anchor = position->root = (livenps_anchor){0};
+  }
+  position->next = advance->to;
+  position->incarnation = advance->incarnation + advance->restart;
+  if (advance->anchor.there) {
+    position->anchor = advance->anchor;
+  }
+  if (advance->root.there) {
+    position->root = advance->root;
+  }
+}
+
 void livenps_ledger_fold(livenps_ledger *ledger, const livenps_entry *entry, int64_t entry_ms) {
   for (size_t i = 0; i < entry->advance_count; i++) {
     const livenps_advance *advance = &entry->advances[i];
@@ -119,14 +138,15 @@ void livenps_ledger_fold(livenps_ledger *ledger, const livenps_entry *entry, int
     if (!there) {
       line->start = advance->from;
     }
-    line->next = advance->to;
+    follow(&line->position, advance);
     if (advance->through_ms != LIVENPS_THROUGH_SAME) {
       /* Once read through a time, a partition stays so, whatever older timestamps follow; a record from a clock that is ahead does not
-       * promise the future. Only a gap (a topic made anew) starts over. */
+       * promise the future. Only a gap, or a topic made anew, starts over. */
       int64_t through = advance->through_ms == LIVENPS_THROUGH_NOW || advance->through_ms > entry_ms
                             ? entry_ms
                             : advance->through_ms;
-      line->through_ms = advance->gap || through > line->through_ms ? through : line->through_ms;
+      line->through_ms =
+          advance->gap || advance->restart || through > line->through_ms ? through : line->through_ms;
     }
     if (advance->covered_since_ms != LIVENPS_COVERED_SAME &&
         advance->covered_since_ms > line->covered_since_ms) {

@@ -361,13 +361,14 @@ static void reposition(livenps_reader *reader, const bool *which) {
 static int begin_unknown(livenps_reader *reader, livenps_error *error) {
   for (size_t i = 0; i < reader->batch.lane_count; i++) {
     livenps_lane *lane = &reader->batch.lanes[i];
-    if (lane->stored >= 0 || lane->start >= 0)
+    if (lane->stored.next >= 0 || lane->start >= 0)
       continue;
     int64_t low, high;
     if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, error))
       return -1;
     lane->start = low;
-    livenps_batch_adopt(&reader->batch, lane, -1, reader->config.commit->redis_ms);
+    livenps_batch_adopt(&reader->batch, lane, &(livenps_position){.next = -1},
+                        reader->config.commit->redis_ms);
     livenps_log(LIVENPS_INFO, "ingest", "%s is new: reading from offset %" PRId64, lane->field, low);
   }
   return 0;
@@ -401,9 +402,10 @@ static bool try_adopt(livenps_reader *reader) {
     }
   } else {
     livenps_batch_drop(&reader->batch);
-    for (size_t i = 0; i < reader->batch.lane_count; i++)
-      reader->seek[i] =
-          livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i], reader->batch.lanes[i].stored, 0);
+    for (size_t i = 0; i < reader->batch.lane_count; i++) {
+      const livenps_position stored = reader->batch.lanes[i].stored;
+      reader->seek[i] = livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i], &stored, 0);
+    }
   }
   /* Positions can be read where nothing can be written (Redis out of memory): only a commit ends an outage and its back-off. */
   if (!reader->config.commit)
@@ -558,9 +560,9 @@ static void commit_to_kafka(livenps_reader *reader) {
     return;
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count);
   for (size_t i = 0; i < reader->batch.lane_count; i++)
-    if (reader->batch.lanes[i].stored >= 0)
+    if (reader->batch.lanes[i].stored.next >= 0)
       rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)
-          ->offset = reader->batch.lanes[i].stored;
+          ->offset = reader->batch.lanes[i].stored.next;
   if (list->cnt)
     rd_kafka_commit(reader->rk, list, 1);
   rd_kafka_topic_partition_list_destroy(list);
@@ -804,7 +806,7 @@ bool livenps_reader_done(const livenps_reader *reader) {
   if (reader->adopt)
     return false;
   for (size_t i = 0; i < reader->batch.lane_count; i++)
-    if (reader->batch.lanes[i].stored < reader->batch.lanes[i].end)
+    if (reader->batch.lanes[i].stored.next < reader->batch.lanes[i].end)
       return false;
   return true;
 }

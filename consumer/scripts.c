@@ -10,7 +10,8 @@
  *    (memory, replicas, a stream at its last id); what follows cannot fail, because the types of all keys are known by then.
  * 2. Keys are declared in KEYS. Where their number depends on the state (snapshot chunks, views) they stand in ARGV; they carry the
  *    same hash tag, so they are in the same slot.
- * 3. Offsets are compared as decimal text, never as Lua numbers, which are doubles.
+ * 3. Offsets are compared as decimal text, never as Lua numbers, which are doubles. Next offset and incarnation together: a topic that
+ *    was made anew comes past every number once more.
  * 4. Lua's unpack takes about 8,000 values at most: long lists go in steps. */
 
 /* Shared beginnings of scripts. */
@@ -91,7 +92,8 @@ static bool copy_text(const livenps_reply *reply, char *out, size_t size) {
 
 /* ---- commit ------------------------------------------------------------------------------------------------------ */
 
-/* ARGV: 1 version, 2 lineage, 3 admit, 4 limit, 5 nonce, 6 payload, then field, expected, next for every claim. */
+/* ARGV: 1 version, 2 lineage, 3 admit, 4 limit, 5 nonce, 6 payload, then for every claim: field, "<next> <incarnation>" expected or
+ * "-1", the new position or "" where it stays. */
 static livenps_script commit_script = {
     .text = LUA_KIND LUA_TIME
     "local meta, positions, log = KEYS[1], KEYS[2], KEYS[3]\n"
@@ -113,7 +115,7 @@ static livenps_script commit_script = {
     "  local stored = redis.call('HMGET', positions, unpack(fields))\n"
     "  for k, value in ipairs(stored) do\n"
     "    local i = first + (k - 1) * 3\n"
-    "    local next = value and (string.match(value, '^%d+') or value) or '-1'\n"
+    "    local next = value and (string.match(value, '^%d+ %d+') or value) or '-1'\n"
     "    if next ~= ARGV[i + 1] then return {'CONFLICT', ARGV[i], next, ARGV[i + 1]} end\n"
     "  end\n"
     "end\n"
@@ -126,7 +128,7 @@ static livenps_script commit_script = {
     "local id = redis.call('XADD', log, '*', 'l', ARGV[2], 'n', ARGV[5], 'p', m[4], 'q', m[5], 'b', m[6], 'd', payload)\n"
     "local pairs_ = {}\n"
     "for i = 7, #ARGV, 3 do\n"
-    "  if ARGV[i + 1] ~= ARGV[i + 2] then\n"
+    "  if ARGV[i + 2] ~= '' then\n"
     "    pairs_[#pairs_ + 1] = ARGV[i]\n"
     "    pairs_[#pairs_ + 1] = ARGV[i + 2]\n"
     "    if #pairs_ == 2000 then redis.call('HSET', positions, unpack(pairs_)) pairs_ = {} end\n"
@@ -137,6 +139,22 @@ static livenps_script commit_script = {
     "return {'OK', now(), id}\n",
 };
 
+/* What a commit compares, and what it writes. */
+static void print_claim(const livenps_claim *claim, char texts[2][LIVENPS_POSITION_MAX]) {
+  char stored[LIVENPS_POSITION_MAX] = "-1";
+  const livenps_position compared = {.next = claim->stored.next, .incarnation = claim->stored.incarnation};
+  if (claim->stored.next >= 0) {
+    livenps_position_print(&claim->stored, stored);
+    livenps_position_print(&compared, texts[0]);
+  } else {
+    memcpy(texts[0], stored, sizeof "-1");
+  }
+  livenps_position_print(&claim->position, texts[1]);
+  if (strcmp(stored, texts[1]) == 0) {
+    texts[1][0] = 0;
+  }
+}
+
 int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const char *lineage,
                           const char *admit, int64_t log_max_bytes, const livenps_claim *claims,
                           size_t claim_count, const livenps_buffer *payload, livenps_commit_answer *answer,
@@ -145,7 +163,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
   char version[16], limit[24];
   livenps_entry_id made = {.id = ""};
   arguments list = {0};
-  char(*numbers)[2][24] = livenps_alloc((claim_count ? claim_count : 1) * sizeof *numbers);
+  char(*texts)[2][LIVENPS_POSITION_MAX] = livenps_alloc((claim_count ? claim_count : 1) * sizeof *texts);
   livenps_random_hex(made.nonce, sizeof made.nonce);
   snprintf(version, sizeof version, "%d", LIVENPS_FORMAT_VERSION);
   snprintf(limit, sizeof limit, "%" PRId64, log_max_bytes);
@@ -159,11 +177,10 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
   put_string(&list, made.nonce);
   put(&list, payload->at ? payload->at : "", payload->length);
   for (size_t i = 0; i < claim_count; i++) {
-    snprintf(numbers[i][0], sizeof numbers[i][0], "%" PRId64, claims[i].expected);
-    snprintf(numbers[i][1], sizeof numbers[i][1], "%" PRId64, claims[i].next);
+    print_claim(&claims[i], texts[i]);
     put_string(&list, claims[i].field);
-    put_string(&list, numbers[i][0]);
-    put_string(&list, numbers[i][1]);
+    put_string(&list, texts[i][0]);
+    put_string(&list, texts[i][1]);
   }
   detail[0] = 0;
   livenps_reply *reply =
@@ -172,7 +189,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
     goto done;
   }
   livenps_text word = answer_of(reply);
-  char stored[100] = "", text[300] = "", wanted[24] = "";
+  char stored[LIVENPS_POSITION_MAX] = "", text[300] = "", wanted[48] = "";
   copy_text(livenps_reply_item(reply, 1), text, sizeof text);
   copy_text(livenps_reply_item(reply, 2), stored, sizeof stored);
   copy_text(livenps_reply_item(reply, 3), wanted, sizeof wanted);
@@ -186,7 +203,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
     *answer = LIVENPS_COMMIT_OK;
   } else if (is(word, "CONFLICT")) {
     *answer = LIVENPS_COMMIT_CONFLICT;
-    snprintf(detail, 512, "%s: stored next offset %s, expected %s", text, stored, wanted);
+    snprintf(detail, 512, "%s: stored next offset and incarnation %s, expected %s", text, stored, wanted);
   } else if (is(word, "EMPTY")) {
     *answer = LIVENPS_COMMIT_EMPTY;
     snprintf(detail, 512, "nothing is stored in the namespace");
@@ -208,7 +225,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
 done:
   livenps_reply_free(reply);
   arguments_free(&list);
-  free(numbers);
+  free(texts);
   return result;
 }
 
@@ -225,14 +242,14 @@ static livenps_script adopt_script = {
     "local out = {'OK', now(), m[1], m[2], m[3]}\n"
     "for first = 1, #ARGV, 1000 do\n"
     "  local stored = redis.call('HMGET', positions, unpack(ARGV, first, math.min(first + 999, #ARGV)))\n"
-    "  for _, value in ipairs(stored) do out[#out + 1] = value and (string.match(value, '^%d+') or value) or '-1' end\n"
+    "  for _, value in ipairs(stored) do out[#out + 1] = value or '' end\n"
     "end\n"
     "return out\n",
 };
 
 int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const char **fields, size_t count,
-                         bool *empty, char lineage[33], char admit[65], int64_t *positions, int64_t *redis_ms,
-                         livenps_error *error) {
+                         bool *empty, char lineage[33], char admit[65], livenps_position *positions,
+                         int64_t *redis_ms, livenps_error *error) {
   int result = -1;
   arguments list = {0};
   put_string(&list, keys->meta);
@@ -276,8 +293,12 @@ int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const c
     goto done;
   }
   for (size_t i = 0; i < count; i++) {
-    if (!livenps_reply_integer(livenps_reply_item(reply, 5 + i), &positions[i])) {
-      livenps_fail(error, LIVENPS_E_DATA, "%s: the position of %s is not a number: another program wrote it",
+    livenps_text stored = {0};
+    positions[i] = (livenps_position){.next = -1};
+    if (!livenps_reply_text(livenps_reply_item(reply, 5 + i), &stored) ||
+        (stored.length && livenps_position_parse(stored, &positions[i]) != 0)) {
+      livenps_fail(error, LIVENPS_E_DATA,
+                   "%s: the position of %s is not one that this program writes: another program wrote it",
                    keys->positions, fields[i]);
       goto done;
     }
@@ -457,7 +478,7 @@ static void put_chunks(arguments *list, const livenps_chunk *chunks, size_t coun
 /* ---- genesis ----------------------------------------------------------------------------------------------------- */
 
 /* ARGV: 1 token, 2 lease ms, 3 lineage seen, 4 version, 5 lineage, 6 admit, 7 nonce, 8 payload, 9 snapshot id, 10 chunk listing,
- * 11 number of chunks, key and size of each, number of extra fields, name and value of each, then positions: field and offset. */
+ * 11 number of chunks, key and size of each, number of extra fields, name and value of each, then positions: field and text. */
 static livenps_script genesis_script = {
     .text = LUA_KIND LUA_TIME LUA_HOLDER LUA_CHUNKS
     "local meta, positions, log, lease, snapshot = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
@@ -496,7 +517,7 @@ int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, liven
   arguments list = {0};
   livenps_buffer listing = {0};
   char(*sizes)[24] = livenps_alloc((birth->chunk_count + 1) * sizeof *sizes);
-  char(*offsets)[24] = livenps_alloc((birth->position_count + 1) * sizeof *offsets);
+  char(*texts)[LIVENPS_POSITION_MAX] = livenps_alloc((birth->position_count + 1) * sizeof *texts);
   livenps_random_hex(made.nonce, sizeof made.nonce);
   snprintf(version, sizeof version, "%d", LIVENPS_FORMAT_VERSION);
   snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
@@ -522,9 +543,9 @@ int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, liven
     put_string(&list, birth->extra[i].value);
   }
   for (size_t i = 0; i < birth->position_count; i++) {
-    snprintf(offsets[i], sizeof offsets[i], "%" PRId64, birth->positions[i].next);
+    livenps_position_print(&birth->positions[i].position, texts[i]);
     put_string(&list, birth->positions[i].field);
-    put_string(&list, offsets[i]);
+    put_string(&list, texts[i]);
   }
   livenps_reply *reply =
       livenps_redis_eval(redis, &genesis_script, error, 5, (int)list.count, list.at, list.lengths);
@@ -546,7 +567,7 @@ done:
   arguments_free(&list);
   livenps_buffer_free(&listing);
   free(sizes);
-  free(offsets);
+  free(texts);
   return result;
 }
 

@@ -1,6 +1,7 @@
 #ifndef LIVENPS_SCRIPTS_H
 #define LIVENPS_SCRIPTS_H
 
+#include "../common/position.h"
 #include "redis.h"
 
 /* What Redis does atomically, as Lua texts, and the C call of each. Every script checks everything before its first write: a
@@ -8,12 +9,12 @@
  *
  * meta (hash): version, lineage (32 hex), genesis (number), admit (64 hex), head (stream id), head_nonce, bytes (all payload bytes ever
  *   appended), trimmed (bytes trimmed), publish (id of the last publish), and free extra fields given at genesis (replay: topic, from, to, ends).
- * positions (hash): "<topic>/<partition>" -> decimal next offset (later: more, behind a space; compare the number only).
+ * positions (hash): "<topic>/<partition>" -> a position (common/position.h). Next offset and incarnation are what a commit compares.
  * log (stream): l lineage, n nonce, p predecessor id, q predecessor nonce, b bytes before this entry, d payload.
  * lease (string): token, with expiry; lease:last (string): the token that held it last. snapshot (hash): id, entry, nonce, lineage, genesis, chunks (newline-separated "name key"). */
 
 /* Of what stands in Redis: keys, log entries, snapshot pointer. Another version is refused. */
-enum { LIVENPS_FORMAT_VERSION = 1 };
+enum { LIVENPS_FORMAT_VERSION = 2 };
 
 typedef struct {
   char meta[128], positions[128], log[128], lease[128], lease_last[128], snapshot[128],
@@ -36,10 +37,11 @@ typedef enum {
   LIVENPS_COMMIT_FULL
 } livenps_commit_answer;
 
-/* One partition of the writer: expected stored next offset (-1: none is stored yet) and the new one (equal when not advanced). */
+/* One partition of the writer: the position that it started from (next -1: none is stored yet) and the new one. Written when their
+ * texts differ. */
 typedef struct {
   const char *field; /* "<topic>/<partition>" */
-  int64_t expected, next;
+  livenps_position stored, position;
 } livenps_claim;
 
 /* The commit. 0 and *answer, or -1 (error; with LOST nobody knows whether it happened: adopt the stored positions). On OK *redis_ms
@@ -49,11 +51,11 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
                           size_t claim_count, const livenps_buffer *payload, livenps_commit_answer *answer,
                           int64_t *redis_ms, livenps_entry_id *id, char detail[512], livenps_error *error);
 
-/* What a writer needs before it reads: lineage, admit and format version, and the stored positions of the given fields (-1: none),
+/* What a writer needs before it reads: lineage, admit and format version, and the stored positions of the given fields (next -1: none),
  * read in one atomic script. *empty: there is no meta yet (wait for genesis). */
 int livenps_script_adopt(livenps_redis *redis, const livenps_keys *keys, const char **fields, size_t count,
-                         bool *empty, char lineage[33], char admit[65], int64_t *positions, int64_t *redis_ms,
-                         livenps_error *error);
+                         bool *empty, char lineage[33], char admit[65], livenps_position *positions,
+                         int64_t *redis_ms, livenps_error *error);
 
 /* ---- the aggregator's scripts: each renews the lease it checks ---------------------------------------------------- */
 
@@ -108,7 +110,7 @@ typedef struct {
   const char *seen, *admit, *snapshot_id;
   const livenps_chunk *chunks;
   size_t chunk_count;
-  const livenps_claim *positions; /* next is stored, expected is not looked at */
+  const livenps_claim *positions; /* only field and position are looked at */
   size_t position_count;
   const livenps_pair *extra;
   size_t extra_count;

@@ -22,7 +22,7 @@
  *
  * A chunk that did not change since it was stored may still hold slices that have left since: the loader drops them. */
 enum {
-  SNAPSHOT_VERSION = 1,
+  SNAPSHOT_VERSION = 2,
   NAME_MAX_BYTES = 64,
   ID_MAX_BYTES = LIVENPS_DIMENSIONS * (3 * LIVENPS_MAX_ID + 1)
 };
@@ -169,10 +169,10 @@ static void put_waiting(const livenps_cell_place *cell, livenps_buffer *out) {
   }
 }
 
-static void put_partition(livenps_buffer *out, const livenps_partition *line) {
-  const int64_t numbers[] = {line->start,    line->next, line->through_ms, line->covered_since_ms,
-                             line->accepted, line->late, line->duplicate,  line->out_of_range,
-                             line->holes,    line->gap};
+/* What stands in the digest: neither the manner nor the time of reading. */
+static void put_counts(livenps_buffer *out, const livenps_partition *line) {
+  const int64_t numbers[] = {line->start,     line->position.next, line->accepted, line->late,
+                             line->duplicate, line->out_of_range,  line->holes,    line->gap};
   uint64_t kinds = 0;
   livenps_put_text(out, livenps_text_of(line->topic));
   livenps_put_varint(out, (uint32_t)line->partition);
@@ -189,6 +189,14 @@ static void put_partition(livenps_buffer *out, const livenps_partition *line) {
       livenps_put_signed(out, line->rejected[reason]);
     }
   }
+}
+
+static void put_partition(livenps_buffer *out, const livenps_partition *line) {
+  char position[LIVENPS_POSITION_MAX];
+  put_counts(out, line);
+  livenps_put_text(out, (livenps_text){position, livenps_position_print(&line->position, position)});
+  livenps_put_signed(out, line->through_ms);
+  livenps_put_signed(out, line->covered_since_ms);
 }
 
 static void put_head(const livenps_state *state, livenps_buffer *out) {
@@ -525,9 +533,9 @@ static void load_partition(livenps_state *state, reader *from) {
   size_t before = state->ledger.count;
   livenps_partition *line = livenps_ledger_line(&state->ledger, topic, partition);
   from->bad |= state->ledger.count == before;
-  int64_t *numbers[] = {&line->start,    &line->next, &line->through_ms, &line->covered_since_ms,
-                        &line->accepted, &line->late, &line->duplicate,  &line->out_of_range,
-                        &line->holes,    &line->gap};
+  int64_t next;
+  int64_t *numbers[] = {&line->start,        &next,        &line->accepted, &line->late, &line->duplicate,
+                        &line->out_of_range, &line->holes, &line->gap};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     *numbers[i] = get_signed(from, INT64_MIN, INT64_MAX);
   }
@@ -541,6 +549,11 @@ static void load_partition(livenps_state *state, reader *from) {
       line->rejected[reason] = count;
     }
   }
+  livenps_text position = {0};
+  from->bad |= livenps_get_text(&from->at, from->end, &position) != 0 ||
+               livenps_position_parse(position, &line->position) != 0 || line->position.next != next;
+  line->through_ms = get_signed(from, INT64_MIN, INT64_MAX);
+  line->covered_since_ms = get_signed(from, INT64_MIN, INT64_MAX);
 }
 
 static void load_waiting(livenps_state *state, reader *from) {
@@ -766,13 +779,12 @@ static void digest_group(const livenps_state *state, const livenps_group *group,
   free(sorted);
 }
 
-/* How far a partition is read through, and since when it is covered, are of the clock on the wall, not of the records. */
+/* How far a partition is read through, and since when it is covered, are of the clock on the wall, not of the records; anchors depend
+ * on the batches. */
 static void digest_ledger(const livenps_state *state, livenps_buffer *digests, livenps_buffer *piece) {
   livenps_put_varint(piece, state->ledger.count);
   for (size_t i = 0; i < state->ledger.count; i++) {
-    livenps_partition line = state->ledger.at[i];
-    line.through_ms = line.covered_since_ms = 0;
-    put_partition(piece, &line);
+    put_counts(piece, &state->ledger.at[i]);
   }
   digest_piece(digests, piece);
 }

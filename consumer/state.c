@@ -585,7 +585,8 @@ void livenps_state_add(livenps_state *state, const livenps_text dimensions[LIVEN
 void livenps_state_start(livenps_state *state, livenps_text topic, int32_t partition, int64_t start,
                          int64_t covered_since_ms) {
   livenps_partition *line = livenps_ledger_line(&state->ledger, topic, partition);
-  line->start = line->next = start;
+  line->start = start;
+  line->position = (livenps_position){.next = start, .incarnation = 1};
   line->through_ms = 0;
   line->covered_since_ms = covered_since_ms;
 }

@@ -49,7 +49,8 @@ int64_t livenps_state_entry_clock(const livenps_state *state);
 typedef struct {
   char *topic;
   int32_t partition;
-  int64_t start, next;      /* first offset of this lineage, next offset to read */
+  int64_t start; /* first offset of this lineage, in the incarnation that it began with */
+  livenps_position position;
   int64_t through_ms;       /* read through; 0 = nothing known */
   int64_t covered_since_ms; /* events before this may be missing; 0 = none is */
   int64_t accepted, late, duplicate, out_of_range, holes, gap;
@@ -57,7 +58,7 @@ typedef struct {
 } livenps_partition;
 /* Sorted by topic and partition; borrowed until the next fold. */
 const livenps_partition *livenps_state_partitions(const livenps_state *state, size_t *count);
-/* Genesis: where a partition starts and since when it is covered. */
+/* Genesis: where a partition starts, in its first incarnation, and since when it is covered. */
 void livenps_state_start(livenps_state *state, livenps_text topic, int32_t partition, int64_t start,
                          int64_t covered_since_ms);
 
@@ -133,8 +134,8 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error);
 int64_t livenps_state_window_since(const livenps_state *state, size_t rollup, size_t window);
 
 /* SHA-256 of the canonical state: windows, roll-ups, series sorted by roll-up and id, slices with packed counters, ledger, clock.
- * Independent of batching, of the order of arrival and of snapshots in between. through_ms and covered_since_ms stay out: they are
- * of the time of reading. Above series_max it depends on arrival: say so (livenps_state_series). */
+ * Independent of batching, of the order of arrival and of snapshots in between. through_ms, covered_since_ms, incarnations and anchors
+ * stay out: they are of the time and the manner of reading. Above series_max it depends on arrival: say so (livenps_state_series). */
 void livenps_state_digest(const livenps_state *state, char out[65]);
 
 #endif

@@ -98,7 +98,8 @@ static livenps_settings settings;
 static void make_payloads(void) {
   livenps_lane *lane = &batch.lanes[0];
   payloads = livenps_alloc((entries + 1) * sizeof *payloads);
-  lane->stored = lane->next = 0;
+  lane->next = 0;
+  lane->stored = (livenps_position){.incarnation = 1};
   for (size_t i = 0, made = 0; i < count; i++) {
     livenps_fate fate;
     livenps_reason reason;
@@ -164,7 +165,7 @@ int main(int argc, char **argv) {
   decoder = livenps_decoder_new();
   livenps_batch_init(&batch, &admission);
   livenps_batch_open(&batch, "bench", 0, mapping, 0);
-  livenps_batch_adopt(&batch, &batch.lanes[0], 0, now_ms);
+  livenps_batch_adopt(&batch, &batch.lanes[0], &(livenps_position){.incarnation = 1}, now_ms);
 
   printf("bytes %.1f\n", bytes / (double)count);
   best("jansson_parse", round_jansson);

@@ -168,6 +168,7 @@ static void take_event(char *line) {
 
 static void commit(int64_t entry_ms) {
   livenps_advance advance = {.topic = livenps_text_of("t"),
+                             .incarnation = 1,
                              .partition = 0,
                              .from = offset,
                              .to = offset + (int64_t)event_count,

@@ -139,7 +139,8 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
                                          size_t count) {
   char lineage[33], admit[65], detail[512], field[16];
   bool empty;
-  int64_t now, stored;
+  int64_t now;
+  livenps_position stored;
   livenps_commit_answer answer;
   livenps_entry_id id;
   livenps_buffer payload = {0};
@@ -151,8 +152,9 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
   }
   livenps_advance advance = {.topic = livenps_text_of("t"),
                              .partition = partition,
-                             .from = stored,
-                             .to = stored + (int64_t)count,
+                             .from = stored.next,
+                             .to = stored.next + (int64_t)count,
+                             .incarnation = stored.incarnation,
                              .through_ms = LIVENPS_THROUGH_NOW,
                              .covered_since_ms = LIVENPS_COVERED_SAME,
                              .accepted = (int64_t)count};
@@ -165,7 +167,8 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
                          .rows = (livenps_row *)(uintptr_t)rows,
                          .row_count = count};
   livenps_entry_encode(&entry, &payload);
-  livenps_claim claim = {field, stored, stored + (int64_t)count};
+  livenps_claim claim = {field, stored, stored};
+  claim.position.next += (int64_t)count;
   if (livenps_script_commit(redis, &keys, lineage, ADMIT, 1 << 28, &claim, 1, &payload, &answer, &now, &id,
                             detail, &error) != 0) {
     fail_msg("commit: %s", error.text);
@@ -221,11 +224,11 @@ static void genesis_begins_the_namespace(void **state) {
   tick(aggregate);
   assert_true(livenps_aggregate_active(aggregate));
   assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
-  assert_int_equal(number("HGET nps:{t}:meta version"), 1);
+  assert_int_equal(number("HGET nps:{t}:meta version"), LIVENPS_FORMAT_VERSION);
   assert_string_equal(text("HGET nps:{t}:meta admit"), ADMIT);
   assert_string_equal(text("HGET nps:{t}:meta note"), "kept");
-  assert_int_equal(number("HGET nps:{t}:positions t/0"), 0);
-  assert_int_equal(number("HGET nps:{t}:positions t/1"), 100);
+  assert_string_equal(text("HGET nps:{t}:positions t/0"), "0 1");
+  assert_string_equal(text("HGET nps:{t}:positions t/1"), "100 1");
   assert_int_equal(number("XLEN nps:{t}:log"), 1);
   assert_string_equal(text("HGET nps:{t}:snapshot entry"), text("HGET nps:{t}:meta head"));
   /* Twice 90 days, a slice of 6 hours, 60 s of future. */
@@ -464,7 +467,7 @@ static void a_missing_chunk_begins_anew(void **state) {
   assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
   assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m"),
                    0); /* removed: the new state knows nothing of it yet */
-  assert_int_equal(number("HGET nps:{t}:positions t/1"), 100);
+  assert_string_equal(text("HGET nps:{t}:positions t/1"), "100 1");
   livenps_aggregate_close(aggregate);
 }
 
@@ -485,7 +488,7 @@ static void a_broken_log_is_loaded_again_then_begun_anew(void **state) {
   livenps_reply_free(command("HSET nps:{t}:meta head %.*s head_nonce %.*s", (int)id.length, id.at,
                              (int)nonce.length, nonce.at));
   livenps_reply_free(first);
-  run("HSET nps:{t}:positions t/0 0");
+  run("HSET nps:{t}:positions t/0 0^1");
   tick(aggregate); /* notices, drops */
   tick(aggregate); /* loads, publishes everything */
   assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);

@@ -13,11 +13,15 @@ enum { NOW = 1764000000 }; /* seconds */
 static livenps_mapping *mapping;
 static livenps_admission admission = {.max_bytes = 1 << 20, .late_ms = 7 * 86400000ll, .future_ms = 60000};
 
+static bool adopt(livenps_batch *batch, livenps_lane *lane, int64_t next) {
+  return livenps_batch_adopt(batch, lane, &(livenps_position){.next = next, .incarnation = 1}, NOW * 1000ll);
+}
+
 static livenps_lane *open_lane(livenps_batch *batch, int32_t partition, int64_t stored) {
   livenps_lane *lane = livenps_batch_open(batch, "events", partition, mapping, -1);
   if (stored < 0)
     lane->start = 0;
-  livenps_batch_adopt(batch, lane, stored, NOW * 1000ll);
+  adopt(batch, lane, stored);
   return lane;
 }
 
@@ -74,7 +78,7 @@ static void test_every_offset_once(void **state) {
   assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
   livenps_batch_committed(&batch);
   assert_true(livenps_batch_empty(&batch));
-  assert_int_equal(lane->stored, 107);
+  assert_int_equal(lane->stored.next, 107);
   livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
   assert_int_equal(counted(&advances[0]), 0);
   assert_int_equal(entry.row_count, 0);
@@ -108,21 +112,68 @@ static void test_first_jump_is_not_believed(void **state) {
   livenps_batch_free(&batch);
 }
 
+static void test_anchors(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_advance advances[1];
+  livenps_entry entry;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_false(advances[0].anchor.there || advances[0].root.there);
+  /* The first record of a batch is the anchor, and the very first the root. */
+  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  assert_true(feed(&batch, lane, 11, 2, "a", 9, false, &fate));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  const livenps_anchor first = advances[0].anchor;
+  assert_true(first.there && first.offset == 10 && first.timestamp_ms == NOW * 1000ll + 1000 && first.crc);
+  assert_true(livenps_anchor_same(&advances[0].root, &first));
+  livenps_batch_committed(&batch);
+  assert_true(lane->stored.next == 12 && livenps_anchor_same(&lane->stored.root, &first));
+  /* An idle batch says nothing new; a later one has another anchor and the same root. */
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_false(advances[0].anchor.there || advances[0].root.there);
+  assert_true(feed(&batch, lane, 12, 3, "a", 9, false, &fate));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(advances[0].anchor.offset == 12 && !advances[0].root.there);
+  const livenps_position position = livenps_batch_position(lane);
+  assert_true(position.next == 13 && position.anchor.offset == 12 &&
+              livenps_anchor_same(&position.root, &first));
+  /* Dropped: the anchor goes with what was read. */
+  livenps_batch_drop(&batch);
+  adopt(&batch, lane, 12);
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_false(advances[0].anchor.there);
+  /* Taken back: not an anchor, the next one is. */
+  assert_true(feed(&batch, lane, 12, 3, "a", 9, true, &fate));
+  livenps_batch_take_back(lane, 12, LIVENPS_REASON_MALFORMED);
+  assert_false(lane->anchor.there);
+  lane->reseek = false;
+  assert_true(feed(&batch, lane, 12, 4, "a", 9, true, &fate));
+  assert_true(lane->anchor.there && lane->anchor.offset == 12);
+  /* A batch without end: one in 1,024. */
+  for (int64_t offset = 13; offset < 12 + 3000; offset++)
+    assert_true(feed(&batch, lane, offset, 5, "a", 9, false, &fate));
+  assert_int_equal(lane->anchor.offset, 12 + 2 * 1024);
+  livenps_batch_free(&batch);
+}
+
 static void test_adopt_says_when_to_seek(void **state) {
   (void)state;
   livenps_batch batch;
   livenps_fate fate;
   livenps_batch_init(&batch, &admission);
   livenps_lane *lane = open_lane(&batch, 0, 10);
-  assert_false(livenps_batch_adopt(&batch, lane, 10, 0));
+  assert_false(adopt(&batch, lane, 10));
   assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
   livenps_batch_drop(&batch);
   assert_int_equal(livenps_combine_rows(batch.combine), 0);
-  assert_true(livenps_batch_adopt(&batch, lane, 10, 0)); /* the record must be read again */
+  assert_true(adopt(&batch, lane, 10)); /* the record must be read again */
   assert_int_equal(lane->next, 10);
-  assert_true(livenps_batch_adopt(&batch, lane, 40, 0)); /* another instance was there */
-  lane->reseek = true; /* something was dropped although the position is the same */
-  assert_true(livenps_batch_adopt(&batch, lane, 40, 0));
+  assert_true(adopt(&batch, lane, 40)); /* another instance was there */
+  lane->reseek = true;                  /* something was dropped although the position is the same */
+  assert_true(adopt(&batch, lane, 40));
   livenps_batch_free(&batch);
 }
 
@@ -288,6 +339,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_offset_once),
       cmocka_unit_test(test_first_jump_is_not_believed),
+      cmocka_unit_test(test_anchors),
       cmocka_unit_test(test_adopt_says_when_to_seek),
       cmocka_unit_test(test_replay_ends_inside_a_hole),
       cmocka_unit_test(test_gaps),

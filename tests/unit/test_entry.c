@@ -30,6 +30,10 @@ static void same_entry(const livenps_entry *a, const livenps_entry *b) {
     assert_int_equal(x->partition, y->partition);
     assert_int_equal(x->from, y->from);
     assert_int_equal(x->to, y->to);
+    assert_int_equal(x->incarnation, y->incarnation);
+    assert_int_equal(x->restart, y->restart);
+    assert_true(livenps_anchor_same(&x->anchor, &y->anchor));
+    assert_true(livenps_anchor_same(&x->root, &y->root));
     assert_int_equal(x->through_ms, y->through_ms);
     assert_int_equal(x->covered_since_ms, y->covered_since_ms);
     assert_int_equal(x->accepted, y->accepted);
@@ -67,6 +71,8 @@ static void make(livenps_entry *entry, livenps_advance *advances, livenps_cell *
     advances[i] = (livenps_advance){.topic = livenps_text_of(names[draw(3)]),
                                     .partition = (int32_t)draw(100),
                                     .from = (int64_t)draw(1000000),
+                                    .incarnation = 1 + (int64_t)draw(3),
+                                    .restart = draw(4) == 0,
                                     .through_ms = (int64_t)draw(4) - 2,
                                     .covered_since_ms = (int64_t)draw(3) - 1,
                                     .accepted = (int64_t)draw(1000),
@@ -76,6 +82,11 @@ static void make(livenps_entry *entry, livenps_advance *advances, livenps_cell *
                                     .holes = (int64_t)draw(5),
                                     .gap = (int64_t)draw(7) - 3};
     advances[i].to = (int64_t)draw(2000000); /* backwards too: a topic made anew */
+    if (draw(2))
+      advances[i].anchor = (livenps_anchor){true, (uint32_t)draw(UINT32_MAX), (int64_t)draw(2000000), -1};
+    if (draw(2))
+      advances[i].root =
+          (livenps_anchor){true, (uint32_t)draw(UINT32_MAX), (int64_t)draw(2000000), INT64_MAX};
     for (int k = (int)draw(4); k > 0; k--)
       advances[i].rejected[draw(LIVENPS_REASONS)] = 1 + (int64_t)draw(5);
   }

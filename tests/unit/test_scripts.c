@@ -87,12 +87,27 @@ static void picture(char out[65]) {
   livenps_buffer_free(&all);
 }
 
+/* The stored next offset. */
+static int64_t next_of(const char *field) {
+  char value[256];
+  livenps_reply *reply = command("HGET nps:{t}:positions %s", field);
+  livenps_text found;
+  assert_true(livenps_reply_text(reply, &found));
+  snprintf(value, sizeof value, "%.*s", (int)found.length, found.at);
+  livenps_reply_free(reply);
+  return strtoll(value, NULL, 10);
+}
+
+/* A claim of the first incarnation, without anchors. */
+#define CLAIM(field, expected, next)                                                                         \
+  ((livenps_claim){field, {(expected), 1, {0}, {0}}, {(next), 1, {0}, {0}}})
+
 static void plain_genesis(void) {
   run("FLUSHALL");
   run("XADD nps:{t}:log 5-1 l " LINEAGE " n first p 0-0 q - b 0 d x");
-  run("HSET nps:{t}:meta version 1 lineage " LINEAGE " genesis 1 admit " ADMIT
+  run("HSET nps:{t}:meta version 2 lineage " LINEAGE " genesis 1 admit " ADMIT
       " head 5-1 head_nonce first bytes 1 trimmed 1");
-  run("HSET nps:{t}:positions a/0 10 a/1 9007199254740993");
+  run("HSET nps:{t}:positions a/0 10^1 a/1 9007199254740993^1");
 }
 
 static livenps_commit_answer answer;
@@ -113,18 +128,19 @@ static int commit(const char *lineage, const char *admit, int64_t limit, const l
 static void commit_writes_all_three(void **state) {
   (void)state;
   plain_genesis();
-  livenps_claim claims[] = {{"a/0", 10, 12}, {"a/1", 9007199254740993, 9007199254740993}, {"b/0", -1, 7}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 12), CLAIM("a/1", 9007199254740993, 9007199254740993),
+                            CLAIM("b/0", -1, 7)};
   char payload[] = "\0binary\r\n\xff%s", value[256];
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, 3, payload, sizeof payload), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
   assert_true(redis_ms > INT64_C(1500000000000));
   assert_int_equal(strlen(entry.nonce), 32);
   text("HGET nps:{t}:positions a/0", value);
-  assert_string_equal(value, "12");
+  assert_string_equal(value, "12 1");
   text("HGET nps:{t}:positions a/1", value);
-  assert_string_equal(value, "9007199254740993");
+  assert_string_equal(value, "9007199254740993 1");
   text("HGET nps:{t}:positions b/0", value);
-  assert_string_equal(value, "7");
+  assert_string_equal(value, "7 1");
   text("HGET nps:{t}:meta head", value);
   assert_string_equal(value, entry.id);
   text("HGET nps:{t}:meta head_nonce", value);
@@ -145,7 +161,8 @@ static void commit_writes_all_three(void **state) {
 
   /* The next one is chained to it. */
   livenps_entry_id before = entry;
-  livenps_claim next[] = {{"a/0", 12, 12}, {"a/1", 9007199254740993, 9007199254740993}, {"b/0", 7, 7}};
+  livenps_claim next[] = {CLAIM("a/0", 12, 12), CLAIM("a/1", 9007199254740993, 9007199254740993),
+                          CLAIM("b/0", 7, 7)};
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, next, 3, "", 0), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
   reply = command("XRANGE nps:{t}:log %s %s", entry.id, entry.id);
@@ -163,10 +180,10 @@ static void commit_conflicts_change_nothing(void **state) {
   char before[65], after[65];
   /* The wrong claim stands last, so that a script that wrote as it went along would be caught. */
   livenps_claim wrong[][2] = {
-      {{"a/0", 10, 11}, {"a/1", 5, 6}},
-      {{"a/0", 10, 11}, {"a/1", 9007199254740992, 9007199254740994}}, /* one apart beyond 2^53 */
-      {{"a/0", 10, 11}, {"a/1", -1, 6}},
-      {{"a/0", 10, 11}, {"new/3", 0, 6}}};
+      {CLAIM("a/0", 10, 11), CLAIM("a/1", 5, 6)},
+      {CLAIM("a/0", 10, 11), CLAIM("a/1", 9007199254740992, 9007199254740994)}, /* one apart beyond 2^53 */
+      {CLAIM("a/0", 10, 11), CLAIM("a/1", -1, 6)},
+      {CLAIM("a/0", 10, 11), CLAIM("new/3", 0, 6)}};
   plain_genesis();
   picture(before);
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -176,13 +193,47 @@ static void commit_conflicts_change_nothing(void **state) {
     picture(after);
     assert_string_equal(before, after);
   }
-  assert_non_null(strstr(detail, "new/3: stored next offset -1, expected 0"));
+  assert_non_null(strstr(detail, "new/3: stored next offset and incarnation -1, expected 0 1"));
+}
+
+/* The offset alone does not do: a topic that was made anew comes past every number once more. */
+static void commit_compares_the_incarnation(void **state) {
+  (void)state;
+  char before[65], after[65], value[256];
+  livenps_claim zombie = CLAIM("a/0", 10, 11), anew = CLAIM("a/0", 10, 3);
+  plain_genesis();
+  anew.position.incarnation = 2;
+  assert_int_equal(commit(LINEAGE, ADMIT, 1000, &anew, 1, "d", 1), 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_OK);
+  text("HGET nps:{t}:positions a/0", value);
+  assert_string_equal(value, "3 2");
+  livenps_claim on = CLAIM("a/0", 3, 10);
+  on.stored.incarnation = on.position.incarnation = 2;
+  on.position.anchor = on.position.root = (livenps_anchor){true, 0xff, 9, 5};
+  assert_int_equal(commit(LINEAGE, ADMIT, 1000, &on, 1, "d", 1), 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_OK);
+  text("HGET nps:{t}:positions a/0", value);
+  assert_string_equal(value, "10 2 9:5:000000ff");
+  picture(before);
+  assert_int_equal(commit(LINEAGE, ADMIT, 1000, &zombie, 1, "d", 1), 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_CONFLICT);
+  assert_non_null(strstr(detail, "stored next offset and incarnation 10 2, expected 10 1"));
+  picture(after);
+  assert_string_equal(before, after);
+  /* Idle: nothing is written over what stands there; another root alone is. */
+  on.stored = on.position;
+  assert_int_equal(commit(LINEAGE, ADMIT, 1000, &on, 1, "d", 1), 0);
+  on.position.root = (livenps_anchor){true, 0xee, 4, 5};
+  assert_int_equal(commit(LINEAGE, ADMIT, 1000, &on, 1, "d", 1), 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_OK);
+  text("HGET nps:{t}:positions a/0", value);
+  assert_string_equal(value, "10 2 9:5:000000ff 4:5:000000ee");
 }
 
 static void commit_refusals_change_nothing(void **state) {
   (void)state;
   char before[65], after[65];
-  livenps_claim claims[] = {{"a/0", 10, 11}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 11)};
   plain_genesis();
   picture(before);
   assert_int_equal(commit("ffffffffffffffffffffffffffffffff", ADMIT, 1000, claims, 1, "d", 1), 0);
@@ -194,16 +245,16 @@ static void commit_refusals_change_nothing(void **state) {
   picture(after);
   assert_string_equal(before, after);
 
-  run("HSET nps:{t}:meta version 2");
+  run("HSET nps:{t}:meta version 1");
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_CONFIG);
-  assert_non_null(strstr(detail, "format version 2"));
-  run("HSET nps:{t}:meta version 1");
+  assert_non_null(strstr(detail, "format version 1"));
+  run("HSET nps:{t}:meta version 2");
 
   /* FULL counts what no snapshot covers; an empty log takes anything. */
   assert_int_equal(commit(LINEAGE, ADMIT, 4, claims, 1, "12345", 5), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
-  claims[0] = (livenps_claim){"a/0", 11, 12};
+  claims[0] = CLAIM("a/0", 11, 12);
   picture(before);
   assert_int_equal(commit(LINEAGE, ADMIT, 9, claims, 1, "12345", 5), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_FULL);
@@ -231,7 +282,7 @@ static void commit_refusals_change_nothing(void **state) {
 static void commit_wrong_types_change_nothing(void **state) {
   (void)state;
   static const char *const names[] = {"meta", "positions", "log"};
-  livenps_claim claims[] = {{"a/0", 10, 11}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 11)};
   for (size_t i = 0; i < 3; i++) {
     char before[65], after[65], line[64];
     plain_genesis();
@@ -255,7 +306,7 @@ static void commit_wrong_types_change_nothing(void **state) {
 static void commit_refused_by_the_stream_changes_nothing(void **state) {
   (void)state;
   char before[65], after[65];
-  livenps_claim claims[] = {{"a/0", 10, 11}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 11)};
   plain_genesis();
   run("XADD nps:{t}:log 18446744073709551615-18446744073709551615 x y");
   picture(before);
@@ -268,7 +319,7 @@ static void commit_refused_by_the_stream_changes_nothing(void **state) {
 static void commit_out_of_memory_changes_nothing(void **state) {
   (void)state;
   char before[65], after[65];
-  livenps_claim claims[] = {{"a/0", 10, 11}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 11)};
   plain_genesis();
   picture(before);
   run("CONFIG SET maxmemory 1");
@@ -286,7 +337,7 @@ static void commit_ids_rise_when_the_clock_goes_back(void **state) {
   (void)state;
   plain_genesis();
   run("XADD nps:{t}:log 9999999999999-3 x y"); /* year 2286 */
-  livenps_claim claims[] = {{"a/0", 10, 11}};
+  livenps_claim claims[] = {CLAIM("a/0", 10, 11)};
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
   assert_string_equal(entry.id, "9999999999999-4");
@@ -299,11 +350,11 @@ static void many_claims(void **state) {
   plain_genesis();
   livenps_claim *claims = livenps_alloc(MANY * sizeof *claims);
   const char **fields = livenps_alloc(MANY * sizeof *fields);
-  int64_t *positions = livenps_alloc(MANY * sizeof *positions);
+  livenps_position *positions = livenps_alloc(MANY * sizeof *positions);
   for (int i = 0; i < MANY; i++) {
     char name[32];
     fields[i] = livenps_copy(name, (size_t)snprintf(name, sizeof name, "many/%d", i));
-    claims[i] = (livenps_claim){fields[i], -1, i};
+    claims[i] = CLAIM(fields[i], -1, i);
   }
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, MANY, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
@@ -314,12 +365,12 @@ static void many_claims(void **state) {
       0);
   assert_false(empty);
   for (int i = 0; i < MANY; i++) {
-    assert_int_equal(positions[i], i);
-    claims[i] = (livenps_claim){fields[i], i, i + 1};
+    assert_int_equal(positions[i].next, i);
+    claims[i] = CLAIM(fields[i], i, i + 1);
   }
   char before[65], after[65];
   picture(before);
-  claims[MANY - 1].expected++;
+  claims[MANY - 1].stored.next++;
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, MANY, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_CONFLICT);
   picture(after);
@@ -336,22 +387,27 @@ static void adopt_reads_what_is_stored(void **state) {
   (void)state;
   bool empty = false;
   char lineage[33], admit[65];
-  int64_t positions[3];
+  livenps_position positions[3];
   const char *fields[] = {"a/0", "nowhere/0", "a/1"};
   run("FLUSHALL");
   assert_int_equal(
       livenps_script_adopt(redis, &keys, fields, 3, &empty, lineage, admit, positions, &redis_ms, &error), 0);
   assert_true(empty);
   plain_genesis();
-  run("HSET nps:{t}:positions a/0 10,later"); /* a later version may put more behind the number */
+  run("HSET nps:{t}:positions a/0 10^3^9:-1:0badcafe^2:1763720100023:1c291ca3");
   assert_int_equal(
       livenps_script_adopt(redis, &keys, fields, 3, &empty, lineage, admit, positions, &redis_ms, &error), 0);
   assert_false(empty);
   assert_string_equal(lineage, LINEAGE);
   assert_string_equal(admit, ADMIT);
-  assert_int_equal(positions[0], 10);
-  assert_int_equal(positions[1], -1);
-  assert_true(positions[2] == INT64_C(9007199254740993));
+  const livenps_position known = {10, 3, {true, 0x0badcafe, 9, -1}, {true, 0x1c291ca3, 2, 1763720100023}};
+  assert_int_equal(positions[0].next, 10);
+  assert_int_equal(positions[0].incarnation, 3);
+  assert_true(livenps_anchor_same(&positions[0].anchor, &known.anchor));
+  assert_true(livenps_anchor_same(&positions[0].root, &known.root));
+  assert_int_equal(positions[1].next, -1);
+  assert_true(positions[2].next == INT64_C(9007199254740993));
+  assert_false(positions[2].anchor.there || positions[2].root.there);
   assert_int_equal(
       livenps_script_adopt(redis, &keys, NULL, 0, &empty, lineage, admit, NULL, &redis_ms, &error), 0);
   run("HSET nps:{t}:positions a/0 rubbish");
@@ -395,7 +451,7 @@ static char name_b[] = "5m.1", key_b[] = "nps:{t}:snapshot:1:5m.1";
 static livenps_chunk chunks[] = {{name_a, key_a, 5}, {name_b, key_b, 3}};
 
 static int genesis(const char *seen, int64_t *number_out) {
-  static const livenps_claim positions[] = {{"a/0", 0, 10}, {"a/1", 0, 20}};
+  const livenps_claim positions[] = {CLAIM("a/0", 0, 10), CLAIM("a/1", 0, 20)};
   char name[] = "note", value[] = "kept", clash[] = "lineage", no[] = "never";
   const livenps_pair extra[] = {{name, value}, {clash, no}};
   livenps_buffer payload = {0};
@@ -431,10 +487,8 @@ static int64_t born(void) {
 }
 
 static void commit_one(const char *payload) {
-  char value[256];
-  text("HGET nps:{t}:positions a/0", value);
-  int64_t stored = strtoll(value, NULL, 10);
-  livenps_claim claim = {"a/0", stored, stored + 1};
+  int64_t stored = next_of("a/0");
+  livenps_claim claim = CLAIM("a/0", stored, stored + 1);
   assert_int_equal(commit(LINEAGE, ADMIT, 100000, &claim, 1, payload, strlen(payload)), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
 }
@@ -485,7 +539,7 @@ static void genesis_installs_everything(void **state) {
   assert_string_equal(head, value);
   text("HGET nps:{t}:snapshot chunks", value);
   assert_string_equal(value, "head nps:{t}:snapshot:1:head 5\n5m.1 nps:{t}:snapshot:1:5m.1 3\n");
-  assert_int_equal(number("HGET nps:{t}:positions a/1"), 20);
+  assert_int_equal(next_of("a/1"), 20);
   assert_int_equal(number("PTTL nps:{t}:snapshot:1:head"), -1);
   assert_int_equal(number("HGET nps:{t}:meta trimmed"), number("HGET nps:{t}:meta bytes"));
   commit_one("x");
@@ -545,8 +599,7 @@ static void genesis_with_many_partitions(void **state) {
   livenps_claim *positions = livenps_alloc(MANY * sizeof *positions);
   for (int i = 0; i < MANY; i++) {
     char name[32];
-    positions[i] =
-        (livenps_claim){livenps_copy(name, (size_t)snprintf(name, sizeof name, "many/%d", i)), 0, i};
+    positions[i] = CLAIM(livenps_copy(name, (size_t)snprintf(name, sizeof name, "many/%d", i)), 0, i);
   }
   livenps_buffer payload = {0};
   assert_int_equal(livenps_script_genesis(redis, &keys, &holder,
@@ -560,7 +613,7 @@ static void genesis_with_many_partitions(void **state) {
                    0);
   assert_int_equal(fence, LIVENPS_FENCE_OK);
   assert_int_equal(number("HLEN nps:{t}:positions"), MANY);
-  assert_int_equal(number("HGET nps:{t}:positions many/19999"), 19999);
+  assert_int_equal(next_of("many/19999"), 19999);
   assert_int_equal(number("EXISTS nps:{t}:snapshot:1:head"), 0); /* no longer listed */
   for (int i = 0; i < MANY; i++) {
     free((void *)(uintptr_t)positions[i].field);
@@ -828,7 +881,7 @@ static void the_holder_goes_on_without_memory(void **state) {
   born();
   commit_one("one");
   run("CONFIG SET maxmemory 1");
-  livenps_claim claim = {"a/0", 11, 12};
+  livenps_claim claim = CLAIM("a/0", 11, 12);
   assert_int_equal(commit(LINEAGE, ADMIT, 100000, &claim, 1, "d", 1), -1);
   fails_with(LIVENPS_E_LOST, "OOM");
   assert_int_equal(livenps_script_lease(redis, &keys, &holder, &held, &taken, &error), 0);
@@ -875,6 +928,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(commit_writes_all_three),
       cmocka_unit_test(commit_conflicts_change_nothing),
+      cmocka_unit_test(commit_compares_the_incarnation),
       cmocka_unit_test(commit_refusals_change_nothing),
       cmocka_unit_test(commit_wrong_types_change_nothing),
       cmocka_unit_test(commit_refused_by_the_stream_changes_nothing),

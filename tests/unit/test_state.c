@@ -332,6 +332,7 @@ static livenps_entry *entry_make(one_entry *at, size_t advances, int64_t from, i
   at->row.counters.at[LIVENPS_SCORE + 9] = at->row.counters.at[LIVENPS_ANSWERS] = to - from;
   for (size_t i = 0; i < 3; i++) {
     at->advances[i] = (livenps_advance){.topic = livenps_text_of("orders"),
+                                        .incarnation = 1,
                                         .partition = (int32_t)i,
                                         .from = from,
                                         .to = to,
@@ -393,9 +394,9 @@ static void test_a_break_changes_nothing(void **unused) {
   size_t count;
   const livenps_partition *lines = livenps_state_partitions(state, &count);
   assert_int_equal(count, 2);
-  assert_int_equal(lines[0].next, 125);
+  assert_int_equal(lines[0].position.next, 125);
   assert_int_equal(lines[0].start, 100);
-  assert_int_equal(lines[1].next, 120);
+  assert_int_equal(lines[1].position.next, 120);
   assert_int_equal(view_of(state, 2, 0, "all").n, 20);
   livenps_state_free(state);
 }
@@ -414,7 +415,7 @@ static void test_ledger(void **unused) {
   assert_string_equal(lines[0].topic, "calls");
   assert_int_equal(lines[0].partition, 2);
   assert_int_equal(lines[1].partition, 10);
-  assert_int_equal(lines[2].next, 40);
+  assert_int_equal(lines[2].position.next, 40);
   assert_int_equal(lines[2].covered_since_ms, 5000);
   assert_int_equal(lines[2].through_ms, 0);
 
@@ -430,8 +431,8 @@ static void test_ledger(void **unused) {
   lines = livenps_state_partitions(state, &count);
   assert_int_equal(count, 4); /* orders/0 was new */
   const livenps_partition *line = &lines[3];
-  assert_true(line->next == 60 && line->late == 3 && line->duplicate == 1 && line->out_of_range == 2 &&
-              line->holes == 4);
+  assert_true(line->position.next == 60 && line->late == 3 && line->duplicate == 1 &&
+              line->out_of_range == 2 && line->holes == 4);
   assert_int_equal(line->rejected[LIVENPS_REASON_MALFORMED], 5);
   assert_int_equal(line->through_ms, 70000);
   assert_int_equal(livenps_state_entry_clock(state), 69000);
@@ -460,7 +461,7 @@ static void test_ledger(void **unused) {
   at.advances[1].covered_since_ms = 79000;
   assert_int_equal(livenps_state_fold(state, &at.entry, 140000, &error), 0);
   line = &livenps_state_partitions(state, &count)[3];
-  assert_true(line->through_ms == 80000 && line->covered_since_ms == 79000 && line->next == 5 &&
+  assert_true(line->through_ms == 80000 && line->covered_since_ms == 79000 && line->position.next == 5 &&
               line->gap == -58);
   livenps_state_free(state);
 }
@@ -534,6 +535,78 @@ static livenps_state *load_with(const chunks *from, const livenps_state_config *
     return NULL;
   }
   return state;
+}
+
+/* An incarnation goes on only where a restart says so; neither it nor the anchors are in the digest, but in the snapshot. */
+static void test_incarnations(void **unused) {
+  (void)unused;
+  livenps_state *state = make(), *plain = make();
+  livenps_error error = {0};
+  one_entry at;
+  size_t count;
+  char digest[65];
+  const livenps_anchor first = {true, 1, 100, 5}, second = {true, 2, 111, 6}, third = {true, 3, 7, 7};
+  livenps_state_advance(state, (int64_t)T * 1000);
+  livenps_state_advance(plain, (int64_t)T * 1000);
+  entry_make(&at, 1, 100, 110);
+  assert_int_equal(livenps_state_fold(plain, &at.entry, 1, &error), 0);
+  at.advances[0].anchor = at.advances[0].root = first;
+  assert_int_equal(livenps_state_fold(state, &at.entry, 1, &error), 0);
+  livenps_state_digest(plain, digest);
+  digest_is(state, digest);
+
+  entry_make(&at, 1, 110, 120);
+  at.advances[0].incarnation = 2; /* nobody said so */
+  assert_int_equal(livenps_state_fold(state, &at.entry, 2, &error), -1);
+  assert_non_null(strstr(error.text, "incarnation 2"));
+  livenps_error_clear(&error);
+  at.advances[0].incarnation = 0;
+  assert_int_equal(livenps_state_fold(state, &at.entry, 2, &error), -1);
+  livenps_error_clear(&error);
+  digest_is(state, digest);
+  at.advances[0].incarnation = 1;
+  at.advances[0].anchor = second;
+  assert_int_equal(livenps_state_fold(state, &at.entry, 2, &error), 0);
+  const livenps_position *position = &livenps_state_partitions(state, &count)[0].position;
+  assert_true(livenps_anchor_same(&position->anchor, &second) &&
+              livenps_anchor_same(&position->root, &first));
+
+  /* The topic was made anew: from 120 back to 0, then on; within one entry, too. */
+  entry_make(&at, 3, 120, 120);
+  at.advances[0].to = 0;
+  at.advances[0].gap = -120;
+  at.advances[0].restart = true;
+  at.advances[2] = at.advances[0];
+  at.advances[2].from = 0;
+  at.advances[2].to = 8;
+  at.advances[2].gap = 0;
+  at.advances[2].restart = false;
+  at.advances[2].anchor = at.advances[2].root = third;
+  assert_int_equal(livenps_state_fold(state, &at.entry, 3, &error),
+                   -1); /* the second part is of the old one */
+  livenps_error_clear(&error);
+  at.advances[2].incarnation = 2;
+  assert_int_equal(livenps_state_fold(state, &at.entry, 3, &error), 0);
+  position = &livenps_state_partitions(state, &count)[0].position;
+  assert_true(position->next == 8 && position->incarnation == 2);
+  assert_true(livenps_anchor_same(&position->anchor, &third) && livenps_anchor_same(&position->root, &third));
+  livenps_state_digest(state, digest);
+
+  chunks kept = {0};
+  take(state, 1 << 20, &kept);
+  const livenps_state_config config = config_make();
+  livenps_state *loaded = load_with(&kept, &config, SIZE_MAX, &error);
+  assert_non_null(loaded);
+  digest_is(loaded, digest);
+  position = &livenps_state_partitions(loaded, &count)[0].position;
+  assert_true(position->next == 8 && position->incarnation == 2 &&
+              livenps_anchor_same(&position->root, &third));
+  entry_make(&at, 1, 8, 9); /* a zombie's, of the incarnation before */
+  assert_int_equal(livenps_state_fold(loaded, &at.entry, 4, &error), -1);
+  forget(&kept);
+  livenps_state_free(loaded);
+  livenps_state_free(state);
+  livenps_state_free(plain);
 }
 
 static livenps_state *filled(void) {
@@ -898,6 +971,7 @@ int main(void) {
       cmocka_unit_test(test_no_change_gives_rare_verdicts),
       cmocka_unit_test(test_a_break_changes_nothing),
       cmocka_unit_test(test_ledger),
+      cmocka_unit_test(test_incarnations),
       cmocka_unit_test(test_only_dirty_chunks_are_given),
       cmocka_unit_test(test_small_chunks_and_order),
       cmocka_unit_test(test_another_configuration),
