@@ -690,7 +690,7 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error) {
   for (uint64_t i = 0; i < count && !from.bad; i++) {
     load_waiting(state, &from);
   }
-  if (from.bad || from.at != from.end || (!started && loading->count)) {
+  if (from.bad || from.at != from.end || (!started && (loading->count || state->clock_ms))) {
     return damaged(error, "head");
   }
   for (size_t w = 0; w < state->window_count && started; w++) {

@@ -290,10 +290,15 @@ static const struct {
 
 /* hiredis allocates for as many elements as an array claims to have, which is not what is tried here. */
 static bool claims_too_much(const char *at, size_t length) {
+  bool counting = false;
   size_t digits = 0;
   for (size_t i = 0; i < length; i++) {
-    digits = isdigit((unsigned char)at[i]) ? digits + 1 : strchr("*%~>|", at[i]) ? 1 : 0;
-    if (digits > 5 && i >= digits && strchr("*%~>|", at[i - digits + 1])) {
+    if (strchr("*%~>|", at[i]) && at[i]) {
+      counting = true;
+      digits = 0;
+    } else if (at[i] == '\r') {
+      counting = false;
+    } else if (counting && isdigit((unsigned char)at[i]) && ++digits > 4) {
       return true;
     }
   }

@@ -29,6 +29,14 @@ static int tear_down(void **state) {
 
 /* ---- cases: a directory each (decode_case.h) ---- */
 
+static size_t case_touchpoints(char *text, char **touchpoints, size_t most) {
+  size_t count = 0;
+  for (char *line = text ? strtok(text, "\n") : NULL; line && count < most; line = strtok(NULL, "\n")) {
+    touchpoints[count++] = line;
+  }
+  return count;
+}
+
 static bool run_case(const char *name) {
   size_t length = 0;
   size_t ignored;
@@ -37,6 +45,7 @@ static bool run_case(const char *name) {
   char *mapping_text = case_file(name, "mapping", &ignored);
   char *max_text = case_file(name, "max_bytes", &ignored);
   char *timestamp = case_file(name, "timestamp", &ignored);
+  char *allowed = case_file(name, "touchpoints", &ignored);
   char *expected = case_file(name, "expected.json", &ignored);
   char *reason_text = case_file(name, "reason", &ignored);
   char *fate_text = case_file(name, "fate", &ignored);
@@ -57,6 +66,9 @@ static bool run_case(const char *name) {
   livenps_admission admission = {.max_bytes = max_text ? (size_t)atoll(max_text) : LIVENPS_MAX_RECORD,
                                  .late_ms = timestamp ? INT64_C(7) * 24 * 3600 * 1000 : INT64_MAX,
                                  .future_ms = timestamp ? 60000 : INT64_MAX};
+  char *touchpoints[16];
+  admission.touchpoint_count = case_touchpoints(allowed, touchpoints, 16);
+  admission.touchpoints = admission.touchpoint_count ? touchpoints : NULL;
   livenps_event event;
   livenps_reason reason;
   livenps_where where = {0};
@@ -91,6 +103,7 @@ static bool run_case(const char *name) {
   free(mapping_text);
   free(max_text);
   free(timestamp);
+  free(allowed);
   free(expected);
   free(reason_text);
   free(fate_text);
@@ -115,7 +128,7 @@ static void cases(void **state) {
   assert_true(count >= 100);
 }
 
-/* Every reason that a record alone can have occurs in the cases. */
+/* Every reason of the list in event.h, which docs/events.md repeats (tests/docs), occurs in the cases. */
 static void every_reason_has_a_case(void **state) {
   (void)state;
   bool seen[LIVENPS_REASONS] = {false};
@@ -135,8 +148,7 @@ static void every_reason_has_a_case(void **state) {
   }
   closedir(folder);
   for (int reason = 0; reason < LIVENPS_REASONS; reason++) {
-    /* These need a broker's record or an allow-list: test_admit.c and the system tests. */
-    if (reason != LIVENPS_REASON_UNKNOWN_TOUCHPOINT && !seen[reason]) {
+    if (!seen[reason]) {
       fail_msg("no case for %s", livenps_reason_name((livenps_reason)reason));
     }
   }
@@ -240,6 +252,36 @@ static void ten_thousand_headers(void **state) {
   free(headers);
 }
 
+/* A megabyte in each of the fields that become names: refused there, wherever the limit is looked for first. */
+static void huge_names(void **state) {
+  (void)state;
+  static const char *const fields[] = {"id", "touchpoint", "channel", "segment", "stage", "customer"};
+  for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
+    for (int escaped = 0; escaped < 2; escaped++) {
+      livenps_buffer value = {0};
+      livenps_buffer_print(&value, "{\"type\":\"interaction\",\"time\":\"2026-11-21T10:15:00Z\"");
+      for (size_t other = 0; other < 2; other++) {
+        if (other != f) {
+          livenps_buffer_print(&value, ",\"%s\":\"x\"", fields[other]);
+        }
+      }
+      livenps_buffer_print(&value, ",\"%s\":", fields[f]);
+      size_t offset = value.length;
+      livenps_buffer_print(&value, "\"");
+      while (value.length < LIVENPS_MAX_RECORD - 16) {
+        livenps_buffer_print(&value, escaped ? "\\u00e9" : "{");
+      }
+      livenps_buffer_print(&value, "\"}");
+      livenps_event event;
+      livenps_where where;
+      assert_int_equal(decode_text(value.at, value.length, &event, &where), LIVENPS_REASON_NAME_TOO_LONG);
+      assert_string_equal(where.field, fields[f]);
+      assert_int_equal(where.offset, offset);
+      livenps_buffer_free(&value);
+    }
+  }
+}
+
 static double seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
@@ -338,6 +380,7 @@ int main(void) {
       cmocka_unit_test(tombstone_is_not_empty),
       cmocka_unit_test(header_without_value),
       cmocka_unit_test(ten_thousand_headers),
+      cmocka_unit_test(huge_names),
       cmocka_unit_test(many_keys),
       cmocka_unit_test(records_do_not_leak),
       cmocka_unit_test(truncations),

@@ -134,6 +134,65 @@ static void test_hash(void **state) {
   assert_in_range(flipped, 320 * 28, 320 * 36);
 }
 
+enum { COLLIDING = 4096, BUCKETS = 256 };
+
+static size_t name_of(unsigned number, char out[32]) {
+  return (size_t)snprintf(out, 32, "touchpoint-%u", number);
+}
+
+/* What an enemy does who knows the function and one process's keys: names that all fall into the same of 256 buckets there.
+ * Run in a process of its own, whose keys are not ours. */
+static int print_colliding(void) {
+  char name[32];
+  for (unsigned number = 0, found = 0; found < COLLIDING; number++) {
+    if (livenps_hash(name, name_of(number, name)) % BUCKETS == 0) {
+      printf("%u\n", number);
+      found++;
+    }
+  }
+  return 0;
+}
+
+static unsigned fullest(const unsigned *buckets) {
+  unsigned most = 0;
+  for (unsigned i = 0; i < BUCKETS; i++) {
+    most = buckets[i] > most ? buckets[i] : most;
+  }
+  return most;
+}
+
+/* 16 in a bucket on average; by chance 60 would be eleven deviations away, and a hash without keys would have all 4,096. */
+static void test_hash_flooding(void **state) {
+  (void)state;
+  enum { MOST = 60 };
+  char line[64], name[32];
+  unsigned buckets[BUCKETS] = {0}, count = 0;
+  snprintf(line, sizeof line, "/proc/%d/exe --colliding", (int)getpid());
+  FILE *enemy = popen(line, "r");
+  assert_non_null(enemy);
+  while (fgets(line, sizeof line, enemy)) {
+    buckets[livenps_hash(name, name_of((unsigned)atoi(line), name)) % BUCKETS]++;
+    count++;
+  }
+  assert_int_equal(pclose(enemy), 0);
+  assert_int_equal(count, COLLIDING);
+  assert_true(fullest(buckets) < MOST);
+
+  /* Long names that differ in one place only, whichever it is. */
+  for (size_t place = 0; place + 4 <= 255; place += 7) {
+    char longest[255];
+    memset(longest, 'x', sizeof longest);
+    memset(buckets, 0, sizeof buckets);
+    for (int i = 0; i < COLLIDING; i++) {
+      for (int digit = 0, rest = i; digit < 4; digit++, rest /= 10) {
+        longest[place + (size_t)digit] = (char)('0' + rest % 10);
+      }
+      buckets[livenps_hash(longest, sizeof longest) % BUCKETS]++;
+    }
+    assert_true(fullest(buckets) < MOST);
+  }
+}
+
 static void test_random_and_digest(void **state) {
   (void)state;
   char one[33], other[33], odd[6], digest[65];
@@ -299,13 +358,17 @@ static void test_log(void **state) {
   assert_string_equal(lines[3] + 24, " warn test: again (2 more like this left out)");
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--colliding") == 0) {
+    return print_colliding();
+  }
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_buffer),
       cmocka_unit_test(test_varints),
       cmocka_unit_test(test_varints_that_are_none),
       cmocka_unit_test(test_absent_is_not_empty),
       cmocka_unit_test(test_hash),
+      cmocka_unit_test(test_hash_flooding),
       cmocka_unit_test(test_random_and_digest),
       cmocka_unit_test(test_utf8),
       cmocka_unit_test(test_printable),
