@@ -115,10 +115,10 @@ class Kafka:
         assert result.returncode == 0, "tests/kafka %s: %s%s" % (command, result.stdout[-2000:], result.stderr[-2000:])
         return result.stdout
 
-    def topic(self, name, partitions=2, **config):
+    def topic(self, name, partitions=2, replication=1, **config):
         from confluent_kafka.admin import NewTopic
         settings = {key.replace("_", "."): str(value) for key, value in config.items()}
-        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        new = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=settings)
         self.admin.create_topics([new], operation_timeout=20)[name].result()
         wait_for(lambda: self.leaders(name) == partitions, 20, "every partition of %s has a leader" % name)
         return name
@@ -490,10 +490,11 @@ class World:
         found.update({name.replace("__", "."): value for name, value in more.items()})
         return found
 
-    def consumer(self, topics, redis, namespace=None, ready=True, **more):
-        """settings: by keyword with __ for a dot (commit__interval="50ms"), or set={"kafka.x.y": ...}."""
-        program = Program(self, self.number("consumer"), PREFIX + [CONSUMER, "run"],
-                          environment(self.settings(topics, redis, namespace, **more)))
+    def consumer(self, topics, redis, namespace=None, ready=True, extra=None, **more):
+        """settings: by keyword with __ for a dot (commit__interval="50ms"), or set={"kafka.x.y": ...}. extra: further
+        variables of its environment."""
+        variables = environment(self.settings(topics, redis, namespace, **more))
+        program = Program(self, self.number("consumer"), PREFIX + [CONSUMER, "run"], {**variables, **(extra or {})})
         if ready:
             program.wait_log("assigned [0-9]+ partitions", 30)
         return program

@@ -1,0 +1,339 @@
+"""What the fault scenarios are made of: a cluster of three brokers, and for each scenario a Stage - a topic under load,
+a Redis primary with a replica, three consumers, and the oracle that says whether the counts are exact.
+
+A scenario is a function in a file of scenarios/:
+
+  @scenario("kills", short=50, fault="kill -9 of consumers at random moments")
+  def kill_consumers(bed, count, row):
+      with bed.stage("kills") as stage:
+          while row.tried < count:
+              stage.kill(...)
+              row.tried += 1
+              stage.start(...)
+              row.exact(stage)
+
+`tests/faults/run` finds it, gives it the option --kills COUNT, and prints its row. Randomness comes from bed.draw only,
+so that a seed repeats the choices (not the scheduling of the machine)."""
+
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TESTS = os.path.dirname(HERE)
+sys.path[:0] = [TESTS, os.path.join(TESTS, "system")]
+
+import cluster  # noqa: E402
+import compare_truth  # noqa: E402
+import recounted  # noqa: E402
+from cluster import wait_for  # noqa: E402
+
+# The short window for what moves, the long one for what must be there whole: no run of this lasts a day.
+WINDOWS_TEXT = "5m/1s,24h/2m"
+WINDOWS = {"5m": (300_000, 1000), "24h": (86_400_000, 120_000)}
+WHOLE = "24h"
+BRUTE_FORCE_RECORDS = 40_000  # beyond that the recount that looks at every record for every view takes too long
+RECOVERY_S = 60  # times cluster.PATIENCE: beyond it a scenario has failed
+
+SCENARIOS = []
+
+
+class Skipped(Exception):
+    """This machine does not allow the scenario; the text says why."""
+
+
+class Inexact(AssertionError):
+    pass
+
+
+class Scenario:
+    def __init__(self, function, name, short, fault):
+        self.function, self.name, self.short, self.fault = function, name, short, fault
+
+
+def scenario(name, short, fault):
+    """name: of the option that gives the count (--NAME N); short: the count without it; fault: the row's text."""
+    def register(function):
+        SCENARIOS.append(Scenario(function, name, short, fault))
+        return function
+    return register
+
+
+class Row:
+    """One line of the table."""
+
+    def __init__(self, scenario_):
+        self.scenario = scenario_
+        self.tried = self.lost = self.double = 0
+        self.longest_s = 0.0
+        self.notes = []
+
+    def exact(self, stage, since=None):
+        """Waits until the counts are exact again, as of everything in the topic now; since: the end of the fault
+        (time.monotonic), by default now."""
+        since = time.monotonic() if since is None else since
+        verdict, reached = stage.exact()
+        self.longest_s = max(self.longest_s, reached - since)
+        self.add(verdict)
+
+    def add(self, verdict):
+        self.lost += verdict.lost
+        self.double += verdict.double
+        if verdict.wrong:
+            raise Inexact("%d differences (%d lost, %d double-counted):\n%s" % (
+                len(verdict.wrong), verdict.lost, verdict.double, "\n".join(verdict.wrong[:20])))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+class Stage:
+    """One topic under load and all that counts it. names: the instance names of the consumers, None for a dynamic member.
+    bad: every so often a record that is no event is sent as well, so that the quarantine takes part."""
+
+    def __init__(self, bed, folder, name, partitions=6, rate=250, names=("one", "two", None), settings=None,
+                 load=True, bad=True, session_ms=6000, dynamic_session_ms=3000, redis=None, **topic):
+        self.bed, self.kafka, self.draw = bed, bed.kafka, bed.draw
+        self.world = cluster.World(folder, bed.kafka, name)
+        self.names, self.bad = list(names), bad
+        self.session_ms, self.dynamic_session_ms = session_ms, dynamic_session_ms
+        self.consumers = [None] * len(self.names)
+        self.objected, self.fenced = False, 0
+        self.truths, self.simulation, self.bad_sent = [], None, 0
+        self.topic = self.world.topic(partitions, replication=3, **topic)
+        self.primary = self.redis = self.world.redis("primary", **(redis or {}))
+        self.replica = None
+        self.more = {"windows": WINDOWS_TEXT, "minimum_n": 1, "aggregate__tick": "100ms", "aggregate__lease": "1s",
+                     "aggregate__snapshot": "700ms", "commit__idle": "500ms", **(settings or {})}
+        # A handle of its own for asking how far the topic reaches, and one for sending what is no event.
+        self.asking, self.sending = self.kafka.consumer(), None
+        self.reader = recounted.Reader(self.world, self.topic)
+        self.tally = recounted.Tally(self.reader)
+        self.rate, self.seed = rate, self.draw.randrange(1_000_000)
+        if load:
+            self.begin_load()
+
+    # ---- what takes part ----
+
+    def begin_replica(self):
+        self.replica = self.world.redis("replica", options=["--replicaof", "127.0.0.1 %d" % self.primary.port])
+        wait_for(lambda: "master_link_status:up" in self.replica.call("INFO", "replication"), 30, "the replica is in step")
+
+    def begin_load(self, **more):
+        assert self.simulation is None
+        self.seed += 1
+        options = {"rate": max(1, int(self.rate / cluster.SLOW)), "touchpoints": 3, **more}
+        self.simulation = self.world.simulate(self.topic, seed=self.seed, **options)
+
+    def end_load(self, finish=False):
+        """finish: wait for a load with a count, else it is ended."""
+        if self.simulation:
+            self.truths.append(self.simulation.finish() if finish else self.simulation.end())
+            self.simulation = None
+
+    def send_bad(self):
+        """A record that is no event, on any partition."""
+        if self.sending is None:
+            self.sending = self.kafka.producer()
+        self.bad_sent += 1
+        self.sending.produce(self.topic, b"not an event %d" % self.bad_sent)
+        self.sending.poll(0)
+
+    def start(self, i, ready=False, extra=None, **more):
+        """Starts consumer i with one of several commit intervals."""
+        name = self.names[i]
+        settings = {"commit__interval": self.draw.choice(["5ms", "20ms", "100ms"]), **self.more, **more}
+        chosen = dict(settings.pop("set", {}))
+        chosen.setdefault("kafka.session.timeout.ms", self.session_ms if name else self.dynamic_session_ms)
+        program = self.world.consumer(self.topic, self.redis, ready=ready, extra=extra, set=chosen,
+                                      instance=name, **settings)
+        self.consumers[i] = program
+        return program
+
+    def start_all(self):
+        for i in range(len(self.names)):
+            self.start(i)
+        for program in self.consumers:
+            program.wait_log("assigned [0-9]+ partitions", 60)
+
+    def supervise(self):
+        """Starts a static member again that Kafka has fenced: after a broker's death an offset commit of its own, sent
+        again under the member id of then, is enough for that. Any other end by itself is a failure."""
+        for i, program in enumerate(self.consumers):
+            if program is None or program.running() or program.ended_on_purpose:
+                continue
+            assert program.process.returncode == 6 and "fenced" in program.log(), "%s ended with %d:\n%s" % (
+                program.name, program.process.returncode, cluster.tail(program.log_path))
+            program.ended_on_purpose = True
+            self.fenced += 1
+            self.start(i)
+
+    def stop_all(self):
+        """The orderly end, by a signal; also of one that was about to end by itself."""
+        for program in self.consumers:
+            if program.running():
+                code = program.stop(timeout=10)
+                assert code == 0 or (code == 6 and "fenced" in program.log()), "%s ended with %d:\n%s" % (
+                    program.name, code, cluster.tail(program.log_path))
+
+    def kill(self, i):
+        self.consumers[i].kill()
+
+    def aggregator(self):
+        """Which consumer aggregates now, as health says; None while nobody does."""
+        holder = self.world.health(self.redis).get("aggregator")
+        for i, program in enumerate(self.consumers):
+            if holder and program and program.running() and holder in (self.names[i], self.instance_of(program)):
+                return i
+        return None
+
+    @staticmethod
+    def instance_of(program):
+        """The name that an instance goes by, as its log says."""
+        for line in program.log().split("\n"):
+            if " reads " in line and "instance " in line:
+                return line.split("instance ", 1)[1].split(" ", 1)[0]
+        return None
+
+    # ---- how far ----
+
+    def ends(self):
+        """{partition: last stable offset}"""
+        from confluent_kafka import TopicPartition
+        partitions = self.asking.list_topics(self.topic, timeout=10).topics[self.topic].partitions
+        return {p: self.asking.get_watermark_offsets(TopicPartition(self.topic, p), timeout=10)[1] for p in partitions}
+
+    def positions(self, health=None):
+        """{partition: next offset} as stored, or as health says."""
+        found = self.world.positions(self.redis) if health is None else recounted.health_positions(health)
+        return {int(field.rsplit("/", 1)[1]): offset for field, offset in found.items()
+                if field.rsplit("/", 1)[0] == self.topic}
+
+    def goes_on(self, amount=1, timeout=RECOVERY_S, partitions=None):
+        """Waits until at least that many further offsets are committed (on those partitions, by default any)."""
+        def total():
+            found = self.positions()
+            return sum(offset for p, offset in found.items() if partitions is None or p in partitions)
+        before = wait_for(lambda: (total(),), timeout, "Redis answers")[0]
+        wait_for(lambda: total() >= before + amount, timeout, "reading goes on")
+
+    # ---- whether it is right ----
+
+    def picture_at(self, ends, timeout=RECOVERY_S):
+        """The first picture whose positions have reached these, and the moment when it was seen."""
+        last = []
+
+        def reached():
+            self.supervise()
+            taken = recounted.picture(self.redis, self.world.namespace, (WHOLE,))
+            last[:] = [taken[0] if taken else "between two ticks"]
+            if not taken:
+                return None
+            positions = self.positions(taken[0])
+            return taken if all(positions.get(p, -1) >= end for p, end in ends.items()) else None
+        try:
+            return wait_for(reached, timeout, "the views are at the topic's end of then"), time.monotonic()
+        except AssertionError as error:
+            raise AssertionError("%s\nends %s\nstored %s\nlast picture %s" % (
+                error, ends, self.world.positions(self.redis), last)) from None
+
+    def exact(self, timeout=RECOVERY_S, gap=0):
+        """(verdict, when): waits until everything that is in the topic now is in the views, and compares those with what
+        the oracle counts up to their positions. when: time.monotonic() of the picture."""
+        if self.bad:
+            self.send_bad()
+        ends = wait_for(self.ends, timeout, "the topic's ends")
+        taken, when = self.picture_at(ends, timeout)
+        positions = self.positions(taken[0])
+        wait_for(lambda: self.reader.covers(positions), timeout, "the oracle has read up to the positions", every=0.2)
+        verdict = recounted.judge(taken, self.tally, self.topic, self.world.namespace, WHOLE, gap)
+        if not verdict.wrong and not self.objected:
+            self.must_object(taken, gap)
+            self.objected = True
+        return verdict, when
+
+    def must_object(self, taken, gap):
+        """The oracle is shown one record more and one less than there are: an oracle that accepts that proves nothing."""
+        key = "nps:{%s}:all:all:%s" % (self.world.namespace, WHOLE)
+        for by in (1, -1):
+            view = dict(taken[1][key], interactions=str(int(taken[1][key]["interactions"]) + by))
+            verdict = recounted.judge((taken[0], {**taken[1], key: view}), self.tally, self.topic,
+                                      self.world.namespace, WHOLE, gap)
+            assert (verdict.lost, verdict.double) == ((0, 1) if by > 0 else (1, 0)), (verdict.lost, verdict.double)
+
+    def close_load_and_compare(self, row, gap=0, genesis="1"):
+        """The end of a stage: nothing more is sent, and everything is compared in every way there is."""
+        self.end_load()
+        if self.sending:
+            assert self.sending.flush(60 * cluster.PATIENCE) == 0
+        verdict, _ = self.exact(timeout=2 * RECOVERY_S, gap=gap)
+        row.add(verdict)
+        self.world.caught_up(self.redis, timeout=RECOVERY_S)
+        if self.truths and not gap:
+            # Every field, window, rank, verdict and index against what the publisher was told is acknowledged.
+            self.world.equal(self.redis, cluster.add_truths(*self.truths), windows=WINDOWS_TEXT, minimum_n=1)
+        records = list(self.reader.raw)
+        if len(records) <= BRUTE_FORCE_RECORDS and not gap:
+            taken = wait_for(lambda: recounted.picture(self.redis, self.world.namespace, WINDOWS), 20,
+                             "a moment between two ticks")
+            good = [r for r in records if not r[3].startswith(b"not an event")]
+            wrong = recounted.differences(taken[1], recounted.recount_at(good, int(taken[0]["as_of_ms"]), WINDOWS, 1),
+                                          self.world.namespace, int(taken[0]["as_of_ms"]), 1)
+            assert not wrong, "%d differences from the recount:\n%s" % (len(wrong), "\n".join(wrong[:20]))
+        health = self.world.health(self.redis)
+        assert genesis is None or health["genesis"] == genesis, "begun anew: genesis %s" % health["genesis"]
+        self.quarantined()
+
+    def quarantined(self):
+        """Every rejected record below the positions is in quarantine (more often, perhaps, but never less)."""
+        wanted = {b"%s/%d/%d" % (self.topic.encode(), p, offset) for p, records in self.reader.records.items()
+                  for offset, fate, _ in records if fate == "rejected"}
+        if wanted:
+            found = {message.key() for message in self.kafka.read_all(self.topic + ".quarantine")}
+            assert wanted <= found, "not in quarantine: %s" % sorted(wanted - found)[:10]
+
+    def close(self):
+        self.asking.close()
+        self.world.close()
+
+
+class Bed:
+    """The brokers, the folder, the seed: what all scenarios share."""
+
+    def __init__(self, seed, folder=None):
+        self.seed = seed
+        self.folder = folder or tempfile.mkdtemp(prefix="livenps-faults-")
+        self.kafka, self.stages, self.failed = None, 0, False
+        self.draw = random.Random(seed)
+
+    def up(self):
+        self.kafka = cluster.Kafka.up(brokers=3)
+
+    def down(self):
+        if self.kafka:
+            self.kafka.down()
+        if not self.failed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def stage(self, name, **more):
+        self.stages += 1
+        folder = os.path.join(self.folder, "%02d-%s" % (self.stages, name))
+        os.makedirs(folder)
+        stage = Stage(self, folder, name, **more)
+        try:
+            yield stage
+        except BaseException:
+            with open(os.path.join(folder, "report.txt"), "w", errors="replace") as f:
+                f.write(stage.world.report())
+            raise
+        finally:
+            stage.close()
+
+    def every_broker(self):
+        """All three run, and every partition is led."""
+        self.kafka.tool("up", "--brokers", "3")
