@@ -43,6 +43,7 @@ struct livenps_aggregate {
   int64_t longest_ms, longest_slice_ms;
   livenps_holder holder;
   bool held;
+  uint64_t terms; /* how often the lease was taken, not only renewed */
   livenps_publisher *publisher;
 
   livenps_state *state; /* NULL: standing by, or not loaded yet */
@@ -183,6 +184,7 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
     return 0;
   }
   if (taken) {
+    aggregate->terms++;
     forget(aggregate);
   }
   if (taken || !aggregate->held) { /* whoever stood by, and has the lease back, says so */
@@ -381,8 +383,11 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
      record timestamp. */
   int64_t since_ms = aggregate->redis_ms - 2 * aggregate->longest_ms - aggregate->longest_slice_ms -
                      aggregate->settings->admit_future_ms;
+  const uint64_t term = aggregate->terms;
   result = ask_kafka(aggregate, since_ms, &beginnings, &count, error);
-  if (result != 0 || !aggregate->held) {
+  /* Another holder in between makes Kafka's answer one of the past: topics may have lost what it begins with, and a snapshot may be stored
+   * by now. The next tick looks again. */
+  if (result != 0 || !aggregate->held || aggregate->terms != term) {
     goto done;
   }
   result = -1;

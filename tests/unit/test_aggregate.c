@@ -79,7 +79,8 @@ static size_t partitions = 2;
 static bool kafka_away;
 static int64_t answer_after_ms;
 
-static bool emptied; /* partitions that once had records and have none */
+static bool rival_meanwhile; /* took the lease while Kafka was asked, and let it lapse */
+static bool emptied;         /* partitions that once had records and have none */
 
 static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, size_t *count,
                       livenps_error *why) {
@@ -92,6 +93,10 @@ static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, s
     struct timespec time = {answer_after_ms / 1000, answer_after_ms % 1000 * 1000000};
     nanosleep(&time, NULL);
     run("SET nps:{t}:lease somebody NX PX 60000"); /* who stands by takes what lapsed */
+  }
+  if (rival_meanwhile) {
+    run("SET nps:{t}:lease:last somebody");
+    run("DEL nps:{t}:lease");
   }
   *out = livenps_alloc(partitions * sizeof **out);
   for (size_t i = 0; i < partitions; i++) {
@@ -404,6 +409,20 @@ static void a_slow_kafka_does_not_cost_the_lease(void **state) {
   assert_true(livenps_aggregate_active(aggregate));
   assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
   assert_in_range(number("PTTL nps:{t}:lease"), 1, 300);
+  livenps_aggregate_close(aggregate);
+}
+
+static void a_rival_while_kafka_is_asked_makes_its_answer_worthless(void **state) {
+  (void)state;
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  rival_meanwhile = true;
+  tick(aggregate);
+  rival_meanwhile = false;
+  assert_int_equal(number("EXISTS nps:{t}:meta"), 0);
+  tick(aggregate);
+  assert_true(livenps_aggregate_active(aggregate));
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
   livenps_aggregate_close(aggregate);
 }
 
@@ -770,6 +789,7 @@ int main(void) {
       cmocka_unit_test(a_flush_is_noticed),
       cmocka_unit_test(a_lost_token_stands_by),
       cmocka_unit_test(a_slow_kafka_does_not_cost_the_lease),
+      cmocka_unit_test(a_rival_while_kafka_is_asked_makes_its_answer_worthless),
       cmocka_unit_test(a_lapse_that_nobody_used_keeps_the_state),
       cmocka_unit_test(another_publish_id_publishes_everything),
       cmocka_unit_test(a_missing_chunk_begins_anew),
