@@ -241,10 +241,22 @@ int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *co
   return result;
 }
 
-int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions, const char *const *config,
-                               int timeout_ms, livenps_error *error) {
+int livenps_kafka_replicas(rd_kafka_t *rk, const char *topic, int timeout_ms) {
+  const struct rd_kafka_metadata *metadata;
+  int replicas = -1;
+  if (rd_kafka_metadata(rk, 1, NULL, &metadata, timeout_ms))
+    return -1;
+  for (int i = 0; i < metadata->topic_cnt; i++)
+    if (!strcmp(metadata->topics[i].topic, topic) && metadata->topics[i].partition_cnt > 0)
+      replicas = metadata->topics[i].partitions[0].replica_cnt;
+  rd_kafka_metadata_destroy(metadata);
+  return replicas;
+}
+
+int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions, int replicas,
+                               const char *const *config, int timeout_ms, livenps_error *error) {
   char reason[256];
-  rd_kafka_NewTopic_t *new_topic = rd_kafka_NewTopic_new(topic, partitions, -1, reason, sizeof reason);
+  rd_kafka_NewTopic_t *new_topic = rd_kafka_NewTopic_new(topic, partitions, replicas, reason, sizeof reason);
   if (!new_topic)
     return livenps_fail(error, LIVENPS_E_USAGE, "kafka: topic %s: %s", topic, reason);
   for (; config && config[0]; config += 2)

@@ -39,8 +39,11 @@ int livenps_kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms, 
 int livenps_kafka_topic_config(rd_kafka_t *rk, const char *topic, const char *const *names, size_t count,
                                char **values, int timeout_ms, livenps_error *error);
 
-/* Creates a topic with the cluster's default replication; an existing one is fine. config: pairs of name, value, NULL-terminated. */
-int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions, const char *const *config,
-                               int timeout_ms, livenps_error *error);
+/* Creates a topic; an existing one is fine. replicas -1: the cluster's default. config: pairs of name, value, NULL-terminated. */
+int livenps_kafka_create_topic(rd_kafka_t *rk, const char *topic, int partitions, int replicas,
+                               const char *const *config, int timeout_ms, livenps_error *error);
+
+/* Replicas of a topic's first partition, -1 when not known. Never creates it. */
+int livenps_kafka_replicas(rd_kafka_t *rk, const char *topic, int timeout_ms);
 
 #endif

@@ -13,8 +13,9 @@ typedef struct livenps_sender livenps_sender;
 typedef void (*livenps_delivered)(void *opaque, void *record, const char *error, int32_t partition,
                                   int64_t offset);
 
-int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, livenps_delivered delivered,
-                        void *opaque, livenps_error *error);
+/* largest: bytes of a record that librdkafka takes, unless the settings say otherwise; 0: its own default, a million. */
+int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, int largest,
+                        livenps_delivered delivered, void *opaque, livenps_error *error);
 rd_kafka_t *livenps_sender_handle(livenps_sender *sender); /* for the questions of kafka.h */
 
 /* Hands one record to librdkafka, copying it. While its queue is full this serves deliveries and waits, at most wait_ms (LOST then,

@@ -44,6 +44,10 @@ static int check_topic(const char *value, livenps_error *error) {
   return check_characters(value, 1, 249, error);
 }
 
+static int check_snapshot_topic(const char *value, livenps_error *error) {
+  return value[0] ? check_topic(value, error) : 0;
+}
+
 static int check_namespace(const char *value, livenps_error *error) {
   return check_characters(value, 1, 64, error);
 }
@@ -250,6 +254,13 @@ static const livenps_setting table[] = {
      "How often the state is saved and the commit log trimmed."},
     {NULL, "aggregate.view_ttl", LIVENPS_KIND_DURATION, AT(view_ttl_ms), "15m", SECOND, 30 * DAY, NULL, NULL,
      "How long views outlive the last aggregator."},
+
+    {"Snapshots in Kafka, from which a wiped Redis is rebuilt", "snapshot.topic", LIVENPS_KIND_TEXT,
+     AT(snapshot_topic), "", 0, 0, "nothing, a topic name, or none", check_snapshot_topic,
+     "The compacted topic that the snapshots go to, of this namespace alone; made if it is missing. Not given: "
+     "livenps.NAMESPACE.snapshots. none: they stay in Redis only."},
+    {NULL, "snapshot.kafka_interval", LIVENPS_KIND_DURATION, AT(snapshot_kafka_ms), "60s", MS(200), DAY, NULL,
+     NULL, "How often a snapshot goes there, when records came since the last one."},
 
     {"This program", "log_level", LIVENPS_KIND_CHOICE, AT(log_level), "info", 0, 0, "error|warn|info|debug",
      NULL, "What goes to stderr."},
@@ -1169,9 +1180,16 @@ int livenps_settings_check(const livenps_settings *settings, livenps_error *erro
     }
   }
   size_t suffix = strlen(settings->quarantine_suffix);
+  char snapshots[250];
+  livenps_settings_snapshot_topic(settings, snapshots);
   for (size_t i = 0; i < settings->topics.count; i++) {
     const char *topic = settings->topics.at[i];
     size_t length = strlen(topic);
+    if (strncmp(snapshots, topic, length) == 0 &&
+        (!snapshots[length] || strcmp(snapshots + length, settings->quarantine_suffix) == 0)) {
+      return livenps_fail(error, LIVENPS_E_USAGE,
+                          "snapshot.topic: %s is read as a source or is its quarantine", snapshots);
+    }
     if (length + suffix > 249) {
       return livenps_fail(error, LIVENPS_E_USAGE,
                           "topics: %s and quarantine.suffix are longer than 249 characters", topic);
@@ -1187,6 +1205,17 @@ int livenps_settings_check(const livenps_settings *settings, livenps_error *erro
     }
   }
   return 0;
+}
+
+const char *livenps_settings_snapshot_topic(const livenps_settings *settings, char out[250]) {
+  if (strcmp(settings->snapshot_topic, "none") == 0) {
+    out[0] = '\0';
+  } else if (settings->snapshot_topic[0]) {
+    snprintf(out, 250, "%.249s", settings->snapshot_topic);
+  } else {
+    snprintf(out, 250, "livenps.%.64s.snapshots", settings->namespace_);
+  }
+  return out;
 }
 
 /* ---- out as text ---- */

@@ -75,6 +75,9 @@ typedef struct {
   int64_t snapshot_ms; /* aggregate.snapshot 10s */
   int64_t view_ttl_ms; /* aggregate.view_ttl 15m */
 
+  char *snapshot_topic; /* snapshot.topic: "" is livenps.<namespace>.snapshots, "none" is no such topic */
+  int64_t snapshot_kafka_ms; /* snapshot.kafka_interval 60s */
+
   char *log_level;    /* log_level error|warn|info|debug */
   char *table_window; /* table.window 5m: window the live table shows */
 
@@ -93,6 +96,8 @@ int livenps_settings_environment(livenps_settings *settings, char **environment,
 int livenps_settings_set(livenps_settings *settings, const char *assignment, livenps_error *error);
 /* Checks that need several settings (windows and slices, roll-ups and trends, sizes). Called last. */
 int livenps_settings_check(const livenps_settings *settings, livenps_error *error);
+/* The topic of the snapshots; "" where there is to be none. Returns out. */
+const char *livenps_settings_snapshot_topic(const livenps_settings *settings, char out[250]);
 /* YAML that reads back to the same settings; passwords (sasl.password, ssl.key.password, anything in a URL) as "***". */
 void livenps_settings_print(const livenps_settings *settings, livenps_buffer *out);
 /* The list of settings for --help and the manual pages. */

@@ -43,17 +43,9 @@ int livenps_quarantine_open(livenps_quarantine **out, const livenps_settings *se
   livenps_quarantine *quarantine = livenps_alloc(sizeof *quarantine);
   quarantine->suffix = settings->quarantine_suffix;
   quarantine->most = SIZE_MAX;
-  /* Our own copy of the pass-through with a larger local limit: a rejected record may be of any size. */
-  livenps_settings larger = *settings;
-  larger.kafka.at = livenps_alloc((settings->kafka.count + 1) * sizeof *larger.kafka.at);
-  char name[] = "message.max.bytes", value[16];
-  snprintf(value, sizeof value, "%d", LARGEST);
-  larger.kafka.at[0] = (livenps_pair){name, value};
-  for (size_t i = 0; i < settings->kafka.count; i++)
-    larger.kafka.at[i + 1] = settings->kafka.at[i];
-  larger.kafka.count++;
-  const int result = livenps_sender_open(&quarantine->sender, &larger, delivered, quarantine, error);
-  free(larger.kafka.at);
+  /* A rejected record may be of any size. */
+  const int result =
+      livenps_sender_open(&quarantine->sender, settings, LARGEST, delivered, quarantine, error);
   if (result) {
     free(quarantine);
     return -1;
@@ -87,7 +79,7 @@ void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_se
     const int partitions = livenps_kafka_partitions(rk, topic, 5000, &error);
     if (partitions > 0)
       continue;
-    if (partitions < 0 || livenps_kafka_create_topic(rk, topic, 1, config, 3000, &error))
+    if (partitions < 0 || livenps_kafka_create_topic(rk, topic, 1, -1, config, 3000, &error))
       livenps_log(LIVENPS_WARN, "quarantine",
                   "topic %s could not be made (%s): create it, else the first rejected record waits for it",
                   topic, error.text);

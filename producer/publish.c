@@ -262,7 +262,7 @@ static int prepare(published *publication, const livenps_settings *settings, liv
   if (livenps_contract_open(&publication->contract, settings, publication->topic, error) ||
       livenps_input_open(&publication->input, options->files, options->file_count,
                          publication->contract.admission.max_bytes, error) ||
-      livenps_sender_open(&publication->sender, settings, on_delivered, publication, error))
+      livenps_sender_open(&publication->sender, settings, 0, on_delivered, publication, error))
     return -1;
   rd_kafka_t *rk = livenps_sender_handle(publication->sender);
   if (livenps_kafka_reach(rk, settings, (int)settings->startup_timeout_ms, error))

@@ -177,7 +177,7 @@ static int64_t history_end(const livenps_generator_options *options, int64_t cou
 static int connect_to(simulated_run *simulation, const livenps_settings *settings,
                       const livenps_generator_options *generator_options, livenps_error *error) {
   const livenps_simulate_options *options = simulation->options;
-  if (livenps_sender_open(&simulation->sender, settings, on_delivered, simulation, error))
+  if (livenps_sender_open(&simulation->sender, settings, 0, on_delivered, simulation, error))
     return -1;
   rd_kafka_t *rk = livenps_sender_handle(simulation->sender);
   if (livenps_kafka_reach(rk, settings, (int)settings->startup_timeout_ms, error))

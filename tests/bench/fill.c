@@ -41,7 +41,7 @@ int main(int argc, char **argv) {
   if (livenps_settings_set(&settings, setting, &error) ||
       livenps_settings_set(&settings, "kafka.linger.ms=50", &error) ||
       livenps_settings_set(&settings, "kafka.batch.size=262144", &error) ||
-      livenps_sender_open(&sender, &settings, delivered, NULL, &error) ||
+      livenps_sender_open(&sender, &settings, 0, delivered, NULL, &error) ||
       livenps_generator_open(&generator, &options, &error))
     bench_fail("fill", error.text);
   for (long i = 0; i < count; i++) {

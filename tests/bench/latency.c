@@ -47,7 +47,7 @@ int main(int argc, char **argv) {
            bench_option(argc, argv, "redis", "redis://127.0.0.1:6379"));
   if (livenps_settings_set(&settings, setting, &error) ||
       livenps_settings_set(&settings, "kafka.linger.ms=0", &error) ||
-      livenps_sender_open(&sender, &settings, NULL, NULL, &error) ||
+      livenps_sender_open(&sender, &settings, 0, NULL, NULL, &error) ||
       livenps_redis_open(&redis, &settings, &error))
     bench_fail("latency", error.text);
 
