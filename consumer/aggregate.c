@@ -1,11 +1,12 @@
 #include "aggregate.h"
 
+#include "manifest.h"
 #include "publish.h"
-#include "scripts.h"
 
 #include "../common/clock.h"
 #include "../common/log.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@ enum {
   WRITERS = 256,             /* remembered for `instances` */
   WRITER_MS = 10000,
   ASKING_MS = 15000, /* the least that the lease lasts while Kafka is asked where to begin */
+  HEAL_MS = 10000,   /* after Kafka could not be asked for a better snapshot */
+  HOLD_MS = 10000,   /* how long a snapshot waits while the one before is still read for Kafka */
   BREAKS = 2,        /* loads in a row that end in a broken log before the namespace is begun anew */
 };
 
@@ -60,6 +63,9 @@ struct livenps_aggregate {
   int64_t snapshot_at_ms; /* monotonic */
   int64_t renewed_at_ms;  /* monotonic */
   int64_t asking_ms;      /* how long Kafka took to say where to begin */
+
+  int64_t judged_gap; /* offsets lost, of which the keeper has said that no snapshot in Kafka lost fewer */
+  int64_t heal_at_ms; /* monotonic */
 };
 
 /* ---- open, close ---------------------------------------------------------------------------------------------------- */
@@ -74,6 +80,11 @@ static void free_chunks(livenps_chunk *chunks, size_t count) {
 
 /* Drops what is in memory; the next tick loads what is stored. */
 static void forget(livenps_aggregate *aggregate) {
+  const livenps_keeper *keeper = aggregate->config.keeper;
+  if (keeper && aggregate->state) {
+    keeper->hold(keeper->opaque, false);
+  }
+  aggregate->judged_gap = aggregate->heal_at_ms = 0;
   livenps_state_free(aggregate->state);
   aggregate->state = NULL;
   free_chunks(aggregate->chunks, aggregate->chunk_count);
@@ -158,6 +169,15 @@ bool livenps_aggregate_active(const livenps_aggregate *aggregate) {
 
 const livenps_state *livenps_aggregate_state(const livenps_aggregate *aggregate) {
   return aggregate->held ? aggregate->state : NULL;
+}
+
+/* A state that was loaded or begun: from here on it is ours. */
+static void adopt_state(livenps_aggregate *aggregate, livenps_state *state) {
+  const livenps_keeper *keeper = aggregate->config.keeper;
+  aggregate->state = state;
+  if (keeper) {
+    keeper->hold(keeper->opaque, true);
+  }
 }
 
 /* ---- lease ---------------------------------------------------------------------------------------------------------- */
@@ -305,6 +325,32 @@ static bool same_entry(const livenps_entry_id *a, const livenps_entry_id *b) {
   return strcmp(a->id, b->id) == 0 && strcmp(a->nonce, b->nonce) == 0;
 }
 
+/* What was flipped just now, for Kafka too: the state is still the one that it holds. */
+static void offer(livenps_aggregate *aggregate) {
+  const livenps_keeper *keeper = aggregate->config.keeper;
+  if (!keeper || !keeper->wants(keeper->opaque)) {
+    return;
+  }
+  size_t count, begin = strlen(aggregate->keys.prefix) + strlen("snapshot:");
+  const livenps_partition *ledger = livenps_state_partitions(aggregate->state, &count);
+  livenps_manifest manifest = {
+      .genesis = aggregate->genesis, .ms = aggregate->redis_ms, .entry = aggregate->holder.covered};
+  memcpy(manifest.lineage, aggregate->holder.lineage, sizeof manifest.lineage);
+  livenps_manifest_positions(&manifest, ledger, count);
+  manifest.chunks = livenps_alloc((aggregate->chunk_count + 1) * sizeof *manifest.chunks);
+  for (size_t i = 0; i < aggregate->chunk_count; i++) {
+    const livenps_chunk *chunk = &aggregate->chunks[i];
+    size_t length = strlen(chunk->key);
+    assert(length > begin);
+    manifest.chunks[manifest.chunk_count++] =
+        (livenps_manifest_chunk){.name = livenps_copy(chunk->name, strlen(chunk->name)),
+                                 .id = livenps_copy(chunk->key + begin, length - begin),
+                                 .size = chunk->size};
+  }
+  keeper->offer(keeper->opaque, &manifest);
+  livenps_manifest_free(&manifest);
+}
+
 static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
   chunk_writer out;
   livenps_fence fence;
@@ -324,6 +370,7 @@ static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
   if (fence == LIVENPS_FENCE_OK) {
     livenps_state_saved(aggregate->state);
     adopt_chunks(aggregate, &out);
+    offer(aggregate);
     return 0;
   }
   free_chunks(out.chunks, out.count);
@@ -341,71 +388,145 @@ static bool snapshot_due(const livenps_aggregate *aggregate) {
   int64_t age = livenps_monotonic_ms() - aggregate->snapshot_at_ms;
   /* A log that fills stops the writers: trim it soon. */
   bool filling = aggregate->log_bytes > livenps_redis_log_limit(aggregate->redis, aggregate->settings) / 2;
+  /* Another snapshot removes chunks that are still to be copied to Kafka. */
+  const livenps_keeper *keeper = aggregate->config.keeper;
+  if (keeper && !filling && age < aggregate->settings->snapshot_ms + HOLD_MS &&
+      keeper->reading(keeper->opaque)) {
+    return false;
+  }
   return aggregate->snapshot_at_ms == 0 || age >= aggregate->settings->snapshot_ms ||
          (filling && age >= aggregate->settings->tick_ms);
 }
 
 /* ---- genesis -------------------------------------------------------------------------------------------------------- */
 
-/* Asks Kafka where to begin. That can take longer than the lease lasts; then who stands by takes it, asks as long, and loses it likewise to a
- * third: nobody would ever begin. So the lease is long meanwhile, longer than the last time took. held may be false afterwards. */
-static int ask_kafka(livenps_aggregate *aggregate, int64_t since_ms, livenps_beginning **beginnings,
-                     size_t *count, livenps_error *error) {
+static int beat(void *opaque, livenps_error *error) {
+  livenps_aggregate *aggregate = opaque;
+  if (renew(aggregate, error) != 0) {
+    return -1;
+  }
+  return aggregate->held ? 0 : livenps_fail(error, LIVENPS_E_LOST, "the lease went to another instance");
+}
+
+/* What a genesis begins with. */
+typedef struct {
+  livenps_beginning *beginnings;
+  size_t count;
+  livenps_state *state; /* of a snapshot kept in Kafka, which is `found`; NULL without */
+  livenps_manifest found;
+} origin;
+
+/* Asks Kafka where to begin, and for a snapshot. That can take longer than the lease lasts; then who stands by takes it, asks as long, and
+ * loses it likewise to a third: nobody would ever begin. So the lease is long meanwhile, longer than the last time took. held may be false
+ * afterwards. better: only a snapshot that lost less than our state. */
+static int ask_kafka(livenps_aggregate *aggregate, int64_t since_ms, bool better, origin *from,
+                     livenps_error *error) {
   const livenps_source *source = &aggregate->config.source;
+  const livenps_keeper *keeper = aggregate->config.keeper;
   int64_t usual_ms = aggregate->holder.lease_ms;
   int64_t long_ms = 2 * aggregate->asking_ms > ASKING_MS ? 2 * aggregate->asking_ms : ASKING_MS;
   aggregate->holder.lease_ms = usual_ms > long_ms ? usual_ms : long_ms;
   int result = take_lease(aggregate, error);
+  if (result == 0 && aggregate->held) {
+    int64_t began_ms = livenps_monotonic_ms();
+    result = source->beginnings(source->opaque, since_ms, &from->beginnings, &from->count, error);
+    livenps_search search = {
+        .now = from->beginnings, .count = from->count, .beat = beat, .opaque = aggregate};
+    if (better && aggregate->state) {
+      search.ledger = livenps_state_partitions(aggregate->state, &search.ledger_count);
+    }
+    if (result == 0 && keeper && (!better || search.ledger)) {
+      result = keeper->find(keeper->opaque, &search, &from->state, &from->found, error);
+    }
+    aggregate->asking_ms = livenps_monotonic_ms() - began_ms;
+  }
   aggregate->holder.lease_ms = usual_ms;
-  if (result != 0 || !aggregate->held) {
-    return result;
-  }
-  int64_t began_ms = livenps_monotonic_ms();
-  result = source->beginnings(source->opaque, since_ms, beginnings, count, error);
-  aggregate->asking_ms = livenps_monotonic_ms() - began_ms;
-  if (result != 0) {
-    return -1;
-  }
-  return take_lease(aggregate, error); /* as long as usual again */
+  /* As long as usual again. */
+  return result == 0 && aggregate->held ? take_lease(aggregate, error) : result;
 }
 
-/* Begins the namespace: at the offsets from which everything that can still matter is read. seen: the lineage it replaces. */
-static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *error) {
+static void add_position(livenps_claim *positions, size_t *count, const livenps_partition *line) {
+  char field[280];
+  int length = snprintf(field, sizeof field, "%s/%" PRId32, line->topic, line->partition);
+  positions[(*count)++] =
+      (livenps_claim){.field = livenps_copy(field, (size_t)length), .position = line->position};
+}
+
+static bool in_ledger(const livenps_state *state, const char *topic, int32_t partition) {
+  size_t count;
+  const livenps_partition *ledger = livenps_state_partitions(state, &count);
+  for (size_t i = 0; i < count; i++) {
+    if (ledger[i].partition == partition && strcmp(ledger[i].topic, topic) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Partitions that the state does not know begin where Kafka said. */
+static void start_partitions(livenps_aggregate *aggregate, livenps_state *state, const origin *from) {
+  for (size_t i = 0; i < from->count; i++) {
+    const livenps_beginning *each = &from->beginnings[i];
+    if (in_ledger(state, each->topic, each->partition)) {
+      continue;
+    }
+    /* An emptied partition says nothing of the time before. */
+    const int64_t covered_since_ms = each->covered_since_ms < 0
+                                         ? aggregate->redis_ms + aggregate->settings->admit_future_ms
+                                         : each->covered_since_ms;
+    livenps_state_start(state, livenps_text_of(each->topic), each->partition, each->start, covered_since_ms);
+  }
+}
+
+static void tell_genesis(const livenps_aggregate *aggregate, size_t count, const livenps_manifest *found) {
+  livenps_log(LIVENPS_INFO, "aggregate", "genesis %" PRId64 " of namespace %s: %zu partitions, lineage %s",
+              aggregate->genesis, aggregate->settings->namespace_, count, aggregate->holder.lineage);
+  if (found->ms) {
+    char then[32];
+    livenps_log(LIVENPS_INFO, "aggregate",
+                "restored from the snapshot in Kafka of %s (genesis %" PRId64
+                ", %.0f s old); what came since then is read again",
+                livenps_time_print(found->ms, then), found->genesis,
+                (double)(aggregate->redis_ms - found->ms) / 1000.0);
+  }
+}
+
+/* Begins the namespace: with the furthest snapshot in Kafka, else at the offsets from which everything that can still matter is read.
+ * seen: the lineage it replaces. better: only with a snapshot that lost less than our state, else nothing changes. */
+static int begin(livenps_aggregate *aggregate, const char *seen, bool better, livenps_error *error) {
   int result = -1;
-  livenps_state *state = NULL;
-  livenps_beginning *beginnings = NULL;
+  origin from = {0};
   livenps_claim *positions = NULL;
   livenps_buffer payload = {0};
   chunk_writer out = {0};
-  size_t count = 0;
+  size_t position_count = 0, count;
   livenps_fence fence = LIVENPS_FENCE_OK;
   /* Twice the longest window, for the change against the window before; the slice it begins in; and what may stand ahead of its
      record timestamp. */
   int64_t since_ms = aggregate->redis_ms - 2 * aggregate->longest_ms - aggregate->longest_slice_ms -
                      aggregate->settings->admit_future_ms;
   const uint64_t term = aggregate->terms;
-  result = ask_kafka(aggregate, since_ms, &beginnings, &count, error);
+  result = ask_kafka(aggregate, since_ms, better, &from, error);
   /* Another holder in between makes Kafka's answer one of the past: topics may have lost what it begins with, and a snapshot may be stored
    * by now. The next tick looks again. */
-  if (result != 0 || !aggregate->held || aggregate->terms != term) {
+  if (result != 0 || !aggregate->held || aggregate->terms != term || (better && !from.state)) {
     goto done;
   }
   result = -1;
+  livenps_state *state = from.state;
   forget(aggregate);
   livenps_random_hex(aggregate->holder.lineage, sizeof aggregate->holder.lineage);
-  livenps_state_open(&state, aggregate->settings);
+  if (state) {
+    livenps_state_unsaved(state); /* its chunks are in Kafka only */
+  } else {
+    livenps_state_open(&from.state, aggregate->settings);
+    state = from.state;
+  }
+  start_partitions(aggregate, state, &from);
+  const livenps_partition *ledger = livenps_state_partitions(state, &count);
   positions = livenps_alloc((count + 1) * sizeof *positions);
   for (size_t i = 0; i < count; i++) {
-    char field[280];
-    int length = snprintf(field, sizeof field, "%s/%" PRId32, beginnings[i].topic, beginnings[i].partition);
-    positions[i] = (livenps_claim){.field = livenps_copy(field, (size_t)length),
-                                   .position = {.next = beginnings[i].start, .incarnation = 1}};
-    /* An emptied partition says nothing of the time before. */
-    const int64_t covered_since_ms = beginnings[i].covered_since_ms < 0
-                                         ? aggregate->redis_ms + aggregate->settings->admit_future_ms
-                                         : beginnings[i].covered_since_ms;
-    livenps_state_start(state, livenps_text_of(beginnings[i].topic), beginnings[i].partition,
-                        beginnings[i].start, covered_since_ms);
+    add_position(positions, &position_count, &ledger[i]);
   }
   if (!aggregate->config.replay) {
     livenps_state_advance(state, aggregate->redis_ms);
@@ -423,9 +544,10 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
                                               .chunks = out.chunks,
                                               .chunk_count = out.count,
                                               .positions = positions,
-                                              .position_count = count,
+                                              .position_count = position_count,
                                               .extra = aggregate->config.extra,
                                               .extra_count = aggregate->config.extra_count,
+                                              .above = from.found.genesis,
                                               .payload = &payload},
                              &fence, &aggregate->genesis, &aggregate->redis_ms, error) != 0) {
     free_chunks(out.chunks, out.count);
@@ -438,24 +560,61 @@ static int begin(livenps_aggregate *aggregate, const char *seen, livenps_error *
     goto done;
   }
   livenps_state_saved(state);
-  aggregate->state = state;
-  state = NULL;
+  adopt_state(aggregate, state);
+  from.state = NULL;
   adopt_chunks(aggregate, &out);
   aggregate->last = aggregate->holder.covered;
   aggregate->snapshot_at_ms = livenps_monotonic_ms();
   livenps_publisher_reset(aggregate->publisher, "");
-  livenps_log(LIVENPS_INFO, "aggregate", "genesis %" PRId64 " of namespace %s: %zu partitions, lineage %s",
-              aggregate->genesis, aggregate->settings->namespace_, count, aggregate->holder.lineage);
+  tell_genesis(aggregate, position_count, &from.found);
   result = 0;
 done:
-  for (size_t i = 0; positions && i < count; i++) {
+  for (size_t i = 0; i < position_count; i++) {
     free((void *)(uintptr_t)positions[i].field);
   }
   free(positions);
-  free(beginnings);
+  free(from.beginnings);
+  livenps_manifest_free(&from.found);
   livenps_buffer_free(&payload);
-  livenps_state_free(state);
+  livenps_state_free(from.state);
   return result;
+}
+
+/* Records were lost before they were read: perhaps Redis came back from the past, and a snapshot in Kafka counts what the topic has lost
+ * since. Then the namespace begins anew with that one. */
+static int heal(livenps_aggregate *aggregate, livenps_error *error) {
+  const livenps_keeper *keeper = aggregate->config.keeper;
+  static livenps_limit limit = {.interval_ms = 60000};
+  size_t count;
+  const livenps_partition *ledger = livenps_state_partitions(aggregate->state, &count);
+  int64_t gap = 0, now_ms = livenps_monotonic_ms();
+  for (size_t i = 0; i < count; i++) {
+    gap += ledger[i].gap > 0 ? ledger[i].gap : 0;
+  }
+  if (!keeper || gap == aggregate->judged_gap || now_ms < aggregate->heal_at_ms) {
+    return 0;
+  }
+  int answer = keeper->loses_less(keeper->opaque, ledger, count);
+  if (answer > 0) {
+    livenps_error trouble = {0};
+    char seen[33];
+    memcpy(seen, aggregate->holder.lineage, sizeof seen);
+    livenps_log(LIVENPS_WARN, "aggregate",
+                "offsets were lost that a snapshot in Kafka may still count: looking for it");
+    if (begin(aggregate, seen, true, &trouble) != 0) {
+      if (trouble.code != LIVENPS_E_LOST || !aggregate->state) {
+        return livenps_fail(error, trouble.code, "%s", trouble.text);
+      }
+      /* Kafka is away: publishing goes on. */
+      livenps_log_limited(&limit, LIVENPS_WARN, "aggregate", "%s", trouble.text);
+      aggregate->heal_at_ms = now_ms + HEAL_MS;
+      return 0;
+    }
+  }
+  if (aggregate->state && answer >= 0) {
+    aggregate->judged_gap = gap;
+  }
+  return 0;
 }
 
 /* ---- load ----------------------------------------------------------------------------------------------------------- */
@@ -524,7 +683,7 @@ static int load(livenps_aggregate *aggregate, livenps_error *error) {
   }
   aggregate->redis_ms = stored.redis_ms > aggregate->redis_ms ? stored.redis_ms : aggregate->redis_ms;
   if (!stored.present) {
-    result = begin(aggregate, stored.lineage, error);
+    result = begin(aggregate, stored.lineage, false, error);
     goto done;
   }
   if (stored.version != LIVENPS_FORMAT_VERSION) {
@@ -566,10 +725,10 @@ static int load(livenps_aggregate *aggregate, livenps_error *error) {
   if (trouble.code) {
     /* The topic is the truth: what it still has is counted again, what it lost is said as coverage. */
     livenps_log(LIVENPS_ERROR, "aggregate",
-                "namespace %s cannot be restored (%s): beginning anew from the topic",
+                "namespace %s cannot be loaded from Redis (%s): beginning anew from Kafka",
                 aggregate->settings->namespace_, trouble.text);
     forget(aggregate);
-    result = begin(aggregate, stored.lineage, error);
+    result = begin(aggregate, stored.lineage, false, error);
     aggregate->breaks = result == 0 ? 0 : aggregate->breaks;
     goto done;
   }
@@ -577,7 +736,7 @@ static int load(livenps_aggregate *aggregate, livenps_error *error) {
   aggregate->holder.covered = stored.covered;
   aggregate->last = stored.covered;
   aggregate->genesis = stored.genesis;
-  aggregate->state = state;
+  adopt_state(aggregate, state);
   state = NULL;
   aggregate->snapshot_at_ms = livenps_monotonic_ms();
   livenps_publisher_reset(aggregate->publisher, stored.publish);
@@ -772,6 +931,9 @@ static void move_clock(livenps_aggregate *aggregate) {
 
 int livenps_aggregate_tick(livenps_aggregate *aggregate, livenps_error *error) {
   if (follow(aggregate, false, error) != 0) {
+    return -1;
+  }
+  if (aggregate->state && aggregate->reached_head && heal(aggregate, error) != 0) {
     return -1;
   }
   if (!aggregate->state || !aggregate->reached_head) {

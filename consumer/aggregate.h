@@ -3,6 +3,8 @@
 
 #include "state.h"
 
+typedef struct livenps_manifest livenps_manifest; /* manifest.h */
+
 /* The elected aggregator of a namespace: lease, genesis, fold, clock, snapshot and trim, publish. Single-threaded object: `run`
  * drives it from a thread of its own, `replay` from its only loop. */
 typedef struct livenps_aggregate livenps_aggregate;
@@ -11,7 +13,8 @@ typedef struct livenps_aggregate livenps_aggregate;
 typedef struct {
   char topic[250];
   int32_t partition;
-  int64_t start; /* offset to begin at */
+  int64_t start;      /* offset to begin at */
+  int64_t first, end; /* what the topic has now: its first offset, and the one behind its last */
   int64_t
       covered_since_ms; /* events before this may be missing; 0 = none is; -1 = nothing is known before the genesis itself */
 } livenps_beginning;
@@ -24,11 +27,38 @@ typedef struct {
   void *opaque;
 } livenps_source;
 
+/* A snapshot kept in Kafka is looked for. */
+typedef struct {
+  const livenps_beginning *now; /* what it does not cover must be readable from there */
+  size_t count;
+  const livenps_partition *ledger; /* it must have lost fewer records than this; NULL: any will do */
+  size_t ledger_count;
+  int (*beat)(void *opaque, livenps_error *error); /* called every tenth of a second or so; not 0: give up */
+  void *opaque;
+} livenps_search;
+
+/* Where snapshots are kept beside Redis (keep.h). Called from the aggregator's thread; none but find waits for anybody. */
+typedef struct {
+  /* The aggregator has a state from here on (true), or no longer: what was under way for the one before is given up. */
+  void (*hold)(void *opaque, bool holding);
+  bool (*wants)(void *opaque); /* another snapshot is due */
+  /* The snapshot that was flipped just now: positions and chunks, whose bytes are read from Redis meanwhile. Takes what manifest holds. */
+  void (*offer)(void *opaque, livenps_manifest *manifest);
+  bool (*reading)(void *opaque); /* chunks that were offered are still needed in Redis */
+  /* 1: one of those kept lost fewer records than this ledger; 0: none; -1: not known yet. */
+  int (*loses_less)(void *opaque, const livenps_partition *ledger, size_t count);
+  /* The furthest that can be used, loaded: *state is the caller's and *found says which; *state NULL: there is none. LOST: try later. */
+  int (*find)(void *opaque, const livenps_search *search, livenps_state **state, livenps_manifest *found,
+              livenps_error *error);
+  void *opaque;
+} livenps_keeper;
+
 typedef struct {
   const livenps_settings *settings;
   char admit_hash[65];
   const char *instance; /* shown in health; the writer id */
   livenps_source source;
+  const livenps_keeper *keeper; /* NULL: snapshots are in Redis only */
   bool
       replay; /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
   int64_t to_ms;

@@ -4,6 +4,7 @@
 #include "../common/stop.h"
 #include "aggregate.h"
 #include "commands.h"
+#include "keep.h"
 #include "reader.h"
 
 #include <pthread.h>
@@ -127,6 +128,7 @@ int livenps_run(const livenps_settings *settings) {
   livenps_error error = {0};
   livenps_rules rules = {0};
   livenps_watch *watch = NULL;
+  livenps_keep *keep = NULL;
   livenps_commit commit = {0};
   livenps_quarantine *quarantine = NULL;
   livenps_reader *reader = NULL;
@@ -143,15 +145,18 @@ int livenps_run(const livenps_settings *settings) {
   /* Kafka first: a wrong property is told at once, without waiting for Redis. */
   if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) ||
       livenps_watch_open(&watch, settings, &error) || reach_redis(commit.redis, settings, &error) ||
-      livenps_quarantine_open(&quarantine, settings, &error))
+      livenps_quarantine_open(&quarantine, settings, &error) ||
+      livenps_keep_open(&keep, settings, rules.hash, &error))
     goto end;
   livenps_quarantine_prepare(quarantine, settings);
   livenps_watch_start(watch);
+  livenps_keep_start(keep);
 
   aggregator.config =
       (livenps_aggregate_config){.settings = settings,
                                  .instance = writer,
-                                 .source = {livenps_watch_beginnings, livenps_watch_partitions, watch}};
+                                 .source = {livenps_watch_beginnings, livenps_watch_partitions, watch},
+                                 .keeper = livenps_keep_keeper(keep)};
   memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
   started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
 
@@ -187,6 +192,7 @@ end:
     pthread_join(aggregator.thread, NULL);
   if (!error.code && aggregator.lost)
     livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
+  livenps_keep_close(keep);
   livenps_quarantine_close(quarantine);
   livenps_watch_close(watch);
   livenps_commit_close(&commit);

@@ -477,8 +477,8 @@ static void put_chunks(arguments *list, const livenps_chunk *chunks, size_t coun
 
 /* ---- genesis ----------------------------------------------------------------------------------------------------- */
 
-/* ARGV: 1 token, 2 lease ms, 3 lineage seen, 4 version, 5 lineage, 6 admit, 7 nonce, 8 payload, 9 snapshot id, 10 chunk listing,
- * 11 number of chunks, key and size of each, number of extra fields, name and value of each, then positions: field and text. */
+/* ARGV: 1 token, 2 lease ms, 3 lineage seen, 4 version, 5 lineage, 6 admit, 7 nonce, 8 payload, 9 snapshot id, 10 a genesis
+ * number to rise above, 11 chunk listing, 12 number of chunks, key and size of each, number of extra fields, name and value of each, then positions: field and text. */
 static livenps_script genesis_script = {
     .text = LUA_KIND LUA_TIME LUA_HOLDER LUA_CHUNKS
     "local meta, positions, log, lease, snapshot = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
@@ -488,11 +488,11 @@ static livenps_script genesis_script = {
     "if bad then return bad end\n"
     "local stored = redis.call('HMGET', meta, 'lineage', 'genesis')\n"
     "if (stored[1] or '') ~= ARGV[3] then return {'LINEAGE'} end\n"
-    "local lost = missing(10)\n"
+    "local lost = missing(11)\n"
     "if lost then return {'CHUNK', lost} end\n"
     "local old = kind(snapshot) == 'hash' and redis.call('HGET', snapshot, 'chunks') or ''\n"
-    "local genesis = string.format('%.0f', (tonumber(stored[2] or '') or 0) + 1)\n"
-    "local extra = 12 + 2 * ARGV[11]\n"
+    "local genesis = string.format('%.0f', math.max(tonumber(stored[2] or '') or 0, tonumber(ARGV[10])) + 1)\n"
+    "local extra = 13 + 2 * ARGV[12]\n"
     "local first = extra + 1 + 2 * ARGV[extra]\n"
     "redis.call('UNLINK', meta, positions, log, snapshot)\n"
     "local id = redis.call('XADD', log, '*', 'l', ARGV[5], 'n', ARGV[7], 'p', '0-0', 'q', '-', 'b', '0', 'd', ARGV[8])\n"
@@ -503,8 +503,8 @@ static livenps_script genesis_script = {
     "  redis.call('HSET', positions, unpack(ARGV, i, math.min(i + 1999, #ARGV)))\n"
     "end\n"
     "redis.call('HSET', snapshot, 'id', ARGV[9], 'entry', id, 'nonce', ARGV[7], 'lineage', ARGV[5], 'genesis', genesis,\n"
-    "  'chunks', ARGV[10])\n"
-    "keep(10, old)\n"
+    "  'chunks', ARGV[11])\n"
+    "keep(11, old)\n"
     "return {'OK', now(), id, genesis}\n",
 };
 
@@ -512,7 +512,7 @@ int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, liven
                            const livenps_birth *birth, livenps_fence *fence, int64_t *genesis,
                            int64_t *redis_ms, livenps_error *error) {
   int result = -1;
-  char version[16], lease[24], extras[24];
+  char version[16], lease[24], extras[24], above[24];
   livenps_entry_id made = {.id = ""};
   arguments list = {0};
   livenps_buffer listing = {0};
@@ -522,6 +522,7 @@ int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, liven
   snprintf(version, sizeof version, "%d", LIVENPS_FORMAT_VERSION);
   snprintf(lease, sizeof lease, "%" PRId64, holder->lease_ms);
   snprintf(extras, sizeof extras, "%zu", birth->extra_count);
+  snprintf(above, sizeof above, "%" PRId64, birth->above);
   put_string(&list, keys->meta);
   put_string(&list, keys->positions);
   put_string(&list, keys->log);
@@ -536,6 +537,7 @@ int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, liven
   put_string(&list, made.nonce);
   put(&list, birth->payload->at ? birth->payload->at : "", birth->payload->length);
   put_string(&list, birth->snapshot_id);
+  put_string(&list, above);
   put_chunks(&list, birth->chunks, birth->chunk_count, sizes, &listing);
   put_string(&list, extras);
   for (size_t i = 0; i < birth->extra_count; i++) {

@@ -114,6 +114,8 @@ typedef struct {
   size_t position_count;
   const livenps_pair *extra;
   size_t extra_count;
+  int64_t
+      above; /* the genesis number rises above this one as well (of a snapshot from elsewhere); 0 without */
   const livenps_buffer *payload;
 } livenps_birth;
 int livenps_script_genesis(livenps_redis *redis, const livenps_keys *keys, livenps_holder *holder,

@@ -371,7 +371,8 @@ static int begin_partition(livenps_watch *watch, const char *topic, int32_t part
       by_time = any < 0 ? low : high;
     }
   }
-  *beginning = (livenps_beginning){.partition = partition, .start = by_time > low ? by_time : low};
+  *beginning = (livenps_beginning){
+      .partition = partition, .start = by_time > low ? by_time : low, .first = low, .end = high};
   snprintf(beginning->topic, sizeof beginning->topic, "%s", topic);
   if (beginning->start == 0)
     return 0;

@@ -473,6 +473,10 @@ class World:
         self.topics.append(name)
         return name
 
+    def snapshots(self, namespace=None):
+        """The topic that snapshots go to, where nothing else is set."""
+        return "livenps.%s.snapshots" % (namespace or self.namespace)
+
     def redis(self, name="redis", **options):
         return Redis(self, name, **options)
 
@@ -642,7 +646,7 @@ class World:
         for forwarder in self.forwarders:
             forwarder.close()
         if self.topics:
-            names = self.topics + [t + ".quarantine" for t in self.topics]
+            names = self.topics + [t + ".quarantine" for t in self.topics] + [self.snapshots()]
             try:
                 for future in self.kafka.admin.delete_topics(names, operation_timeout=5, request_timeout=5).values():
                     try:

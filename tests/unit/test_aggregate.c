@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "consumer/aggregate.h"
+#include "consumer/manifest.h"
 #include "consumer/scripts.h"
 #include "tests/unit/redis_server.h"
 
@@ -103,6 +104,7 @@ static int beginnings(void *opaque, int64_t since_ms, livenps_beginning **out, s
     snprintf((*out)[i].topic, sizeof(*out)[i].topic, "t");
     (*out)[i].partition = (int32_t)i;
     (*out)[i].start = 100 * (int64_t)i;
+    (*out)[i].end = 1000;
     (*out)[i].covered_since_ms = emptied ? -1 : covered_since_ms;
   }
   *count = partitions;
@@ -115,6 +117,92 @@ static bool known_partitions(void *opaque, size_t *total) {
   return true;
 }
 
+/* ---- what stands for the snapshots in Kafka: the last one that was offered, its chunks as Redis held them ----------- */
+
+static struct {
+  int holding, offers, finds;
+  bool wanted, away, better, nothing;
+  livenps_manifest manifest;
+  livenps_buffer *chunks;
+} kept;
+
+static void keeper_hold(void *opaque, bool holding) {
+  (void)opaque;
+  kept.holding = holding;
+}
+
+static bool keeper_wants(void *opaque) {
+  (void)opaque;
+  return kept.wanted && kept.holding;
+}
+
+static void keeper_drop(void) {
+  for (size_t i = 0; i < kept.manifest.chunk_count; i++) {
+    livenps_buffer_free(&kept.chunks[i]);
+  }
+  free(kept.chunks);
+  kept.chunks = NULL;
+  livenps_manifest_free(&kept.manifest);
+}
+
+static void keeper_offer(void *opaque, livenps_manifest *manifest) {
+  (void)opaque;
+  keeper_drop();
+  kept.offers++;
+  kept.manifest = *manifest;
+  *manifest = (livenps_manifest){0};
+  kept.chunks = livenps_alloc((kept.manifest.chunk_count + 1) * sizeof *kept.chunks);
+  for (size_t i = 0; i < kept.manifest.chunk_count; i++) {
+    livenps_reply *reply = command("GET nps:{t}:snapshot:%s", kept.manifest.chunks[i].id);
+    livenps_text bytes;
+    assert_true(livenps_reply_text(reply, &bytes));
+    assert_int_equal(bytes.length, kept.manifest.chunks[i].size);
+    livenps_buffer_add(&kept.chunks[i], bytes.at, bytes.length);
+    livenps_reply_free(reply);
+  }
+}
+
+static bool keeper_reading(void *opaque) {
+  (void)opaque;
+  return false;
+}
+
+static int keeper_loses_less(void *opaque, const livenps_partition *ledger, size_t count) {
+  (void)opaque;
+  return kept.better && livenps_manifest_loses_less(&kept.manifest, ledger, count);
+}
+
+static int keeper_find(void *opaque, const livenps_search *search, livenps_state **found_state,
+                       livenps_manifest *found, livenps_error *why) {
+  (void)opaque;
+  kept.finds++;
+  *found_state = NULL;
+  if (kept.away) {
+    return livenps_fail(why, LIVENPS_E_LOST, "no broker");
+  }
+  assert_int_equal(search->count, partitions);
+  assert_int_equal(search->beat(search->opaque, why), 0);
+  if (kept.nothing || !kept.chunks) {
+    return 0;
+  }
+  livenps_state_open(found_state, &settings);
+  for (size_t i = 0; i < kept.manifest.chunk_count; i++) {
+    assert_int_equal(livenps_state_load(*found_state, kept.chunks[i].at, kept.chunks[i].length, why), 0);
+  }
+  assert_int_equal(livenps_state_load_finish(*found_state, why), 0);
+  found->genesis = kept.manifest.genesis;
+  found->ms = kept.manifest.ms;
+  return 0;
+}
+
+static const livenps_keeper keeper = {.hold = keeper_hold,
+                                      .wants = keeper_wants,
+                                      .offer = keeper_offer,
+                                      .reading = keeper_reading,
+                                      .loses_less = keeper_loses_less,
+                                      .find = keeper_find};
+static const livenps_keeper *with_keeper; /* of aggregators that are opened; NULL: none */
+
 static livenps_aggregate *open_aggregate(const char *instance) {
   livenps_aggregate *aggregate = NULL;
   livenps_pair extra = {(char *)(uintptr_t) "note", (char *)(uintptr_t) "kept"};
@@ -122,6 +210,7 @@ static livenps_aggregate *open_aggregate(const char *instance) {
                                      .admit_hash = ADMIT,
                                      .instance = instance,
                                      .source = {beginnings, known_partitions, NULL},
+                                     .keeper = with_keeper,
                                      .extra = &extra,
                                      .extra_count = 1};
   if (livenps_aggregate_open(&aggregate, &config, &error) != 0) {
@@ -139,6 +228,7 @@ static void tick(livenps_aggregate *aggregate) {
 /* ---- what stands for ingest ----------------------------------------------------------------------------------------- */
 
 static int64_t entry_clock = LIVENPS_NO_CLOCK;
+static int64_t gap; /* offsets that the next commit loses */
 
 static livenps_commit_answer commit_rows(int partition, const livenps_row *rows, const livenps_cell *cells,
                                          size_t count) {
@@ -158,11 +248,12 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
   livenps_advance advance = {.topic = livenps_text_of("t"),
                              .partition = partition,
                              .from = stored.next,
-                             .to = stored.next + (int64_t)count,
+                             .to = stored.next + (int64_t)count + gap,
                              .incarnation = stored.incarnation,
                              .through_ms = LIVENPS_THROUGH_NOW,
                              .covered_since_ms = LIVENPS_COVERED_SAME,
-                             .accepted = (int64_t)count};
+                             .accepted = (int64_t)count,
+                             .gap = gap};
   livenps_entry entry = {.writer = livenps_text_of("w1"),
                          .clock_ms = entry_clock,
                          .advances = &advance,
@@ -173,7 +264,7 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
                          .row_count = count};
   livenps_entry_encode(&entry, &payload);
   livenps_claim claim = {field, stored, stored};
-  claim.position.next += (int64_t)count;
+  claim.position.next += (int64_t)count + gap;
   if (livenps_script_commit(redis, &keys, lineage, ADMIT, 1 << 28, &claim, 1, &payload, &answer, &now, &id,
                             detail, &error) != 0) {
     fail_msg("commit: %s", error.text);
@@ -761,6 +852,135 @@ static void trends_are_written_once_and_closed(void **state) {
   livenps_aggregate_close(aggregate);
 }
 
+/* A commit that counts nothing but offsets that Kafka no longer had. */
+static void lose(int partition, int64_t count) {
+  gap = count;
+  assert_int_equal(commit_rows(partition, NULL, NULL, 0), LIVENPS_COMMIT_OK);
+  gap = 0;
+}
+
+static void begin_kept(void) {
+  fresh();
+  keeper_drop();
+  memset(&kept, 0, sizeof kept);
+  kept.wanted = true;
+  with_keeper = &keeper;
+  assert_int_equal(livenps_settings_set(&settings, "aggregate.snapshot=200ms", &error), 0);
+}
+
+static void wait_offer(livenps_aggregate *aggregate, int64_t next) {
+  for (int i = 0; i < 2000; i++) {
+    tick(aggregate);
+    if (kept.offers && kept.manifest.partitions[0].position.next == next) {
+      return;
+    }
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+  }
+  fail_msg("no snapshot up to %" PRId64 " was offered", next);
+}
+
+static void a_wiped_redis_is_restored_from_kafka(void **state) {
+  (void)state;
+  begin_kept();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  assert_int_equal(kept.finds, 1);
+  assert_true(kept.holding);
+  int64_t now = redis_now();
+  answers(0, "delivery", "web", 10, 60, now);
+  answers(1, "delivery", "web", 0, 20, now);
+  wait_offer(aggregate, 1);
+  kept.wanted = false;
+  answers(0, "delivery", "web", 5, 7, now); /* behind the snapshot: read again by whoever reads */
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 87);
+  run("FLUSHALL");
+  /* Nothing is begun while Kafka cannot be asked for snapshots. */
+  kept.away = true;
+  for (int i = 0; i < 3; i++) {
+    livenps_aggregate_tick(aggregate, &error);
+    livenps_error_clear(&error);
+  }
+  assert_int_equal(number("EXISTS nps:{t}:meta"), 0);
+  assert_false(kept.holding);
+  kept.away = false;
+  partitions = 3; /* one was added since */
+  for (int i = 0; i < 5 && !livenps_aggregate_active(aggregate); i++) {
+    tick(aggregate);
+  }
+  tick(aggregate);
+  assert_true(kept.holding);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_string_equal(text("HGET nps:{t}:positions t/0"), "1 1");
+  assert_string_equal(text("HGET nps:{t}:positions t/1"), "101 1");
+  assert_string_equal(text("HGET nps:{t}:positions t/2"), "200 1");
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 80);
+  assert_int_equal(number("HGET nps:{t}:health accepted"), 2);
+  answers(0, "delivery", "web", 5, 7, now);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 87);
+  /* Its chunks are in Redis as well: another aggregator loads them from there. */
+  kept.nothing = true;
+  livenps_aggregate_close(aggregate);
+  aggregate = open_aggregate("two");
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 87);
+  livenps_aggregate_close(aggregate);
+  with_keeper = NULL;
+}
+
+static void a_gap_is_healed_by_a_snapshot_that_has_none(void **state) {
+  (void)state;
+  begin_kept();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  int64_t now = redis_now();
+  answers(0, "delivery", "web", 10, 60, now);
+  wait_offer(aggregate, 1);
+  kept.wanted = false;
+  /* A gap that no snapshot counts stays one, and is asked about once. */
+  int finds = kept.finds;
+  lose(1, 5);
+  for (int i = 0; i < 3; i++) {
+    tick(aggregate);
+  }
+  assert_int_equal(kept.finds, finds);
+  assert_int_equal(number("HGET nps:{t}:health gap"), 5);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  /* One that a snapshot lost less than: it takes the place of the state; while Kafka is away, publishing goes on. */
+  kept.better = kept.away = true;
+  lose(0, 3);
+  tick(aggregate);
+  assert_int_equal(kept.finds, finds + 1);
+  assert_int_equal(number("HGET nps:{t}:health gap"), 8);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  tick(aggregate);
+  assert_int_equal(kept.finds, finds + 1); /* not in every tick */
+  kept.away = false;
+  /* A new aggregator asks at once. */
+  livenps_aggregate_close(aggregate);
+  aggregate = open_aggregate("two");
+  for (int i = 0; i < 3; i++) {
+    tick(aggregate);
+  }
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_int_equal(number("HGET nps:{t}:health gap"), 0);
+  assert_string_equal(text("HGET nps:{t}:positions t/0"), "1 1");
+  assert_int_equal(number("HGET nps:{t}:all:all:1h n"), 60);
+  /* None is left that lost less: the state stays. */
+  kept.nothing = true;
+  lose(0, 3);
+  for (int i = 0; i < 3; i++) {
+    tick(aggregate);
+  }
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_int_equal(number("HGET nps:{t}:health gap"), 3);
+  livenps_aggregate_close(aggregate);
+  with_keeper = NULL;
+  keeper_drop();
+}
+
 static int start(void **state) {
   (void)state;
   livenps_log_level(LIVENPS_ERROR);
@@ -801,6 +1021,8 @@ int main(void) {
       cmocka_unit_test(another_admit_hash_is_refused),
       cmocka_unit_test(changed_windows_and_rollups_leave_nothing_behind),
       cmocka_unit_test(trends_are_written_once_and_closed),
+      cmocka_unit_test(a_wiped_redis_is_restored_from_kafka),
+      cmocka_unit_test(a_gap_is_healed_by_a_snapshot_that_has_none),
   };
   return cmocka_run_group_tests(tests, start, stop);
 }
