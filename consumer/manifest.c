@@ -86,6 +86,14 @@ void livenps_manifest_encode(const livenps_manifest *manifest, livenps_buffer *o
   json_decref(root);
 }
 
+static const livenps_manifest_partition *find(const livenps_manifest *manifest, const char *topic,
+                                              int32_t partition) {
+  for (size_t i = 0; i < manifest->partition_count; i++)
+    if (manifest->partitions[i].partition == partition && !strcmp(manifest->partitions[i].topic, topic))
+      return &manifest->partitions[i];
+  return NULL;
+}
+
 /* -- in ----------------------------------------------------------------------------------------------------------- */
 
 /* After the first thing that does not fit, error is set and everything further reads as nothing. */
@@ -143,6 +151,8 @@ static void get_partitions(livenps_manifest *manifest, const json_t *list, liven
       livenps_fail(error, LIVENPS_E_DATA, "manifest: a position is not one that this program writes");
     if (partition > INT32_MAX)
       livenps_fail(error, LIVENPS_E_DATA, "manifest: there is no partition %" PRId64, partition);
+    if (find(manifest, each->topic, each->partition) != each)
+      livenps_fail(error, LIVENPS_E_DATA, "manifest: a partition is named twice");
   }
 }
 
@@ -159,6 +169,9 @@ static void get_chunks(livenps_manifest *manifest, const json_t *list, livenps_e
     /* Redis holds no longer string, so no chunk of ours is. */
     if (size > INT64_C(512) * 1024 * 1024)
       livenps_fail(error, LIVENPS_E_DATA, "manifest: a chunk of %" PRId64 " bytes", size);
+    for (size_t k = 0; k < i; k++)
+      if (!strcmp(manifest->chunks[k].name, each->name))
+        livenps_fail(error, LIVENPS_E_DATA, "manifest: a chunk is named twice");
   }
 }
 
@@ -205,14 +218,6 @@ done:
 }
 
 /* -- the choice --------------------------------------------------------------------------------------------------- */
-
-static const livenps_manifest_partition *find(const livenps_manifest *manifest, const char *topic,
-                                              int32_t partition) {
-  for (size_t i = 0; i < manifest->partition_count; i++)
-    if (manifest->partitions[i].partition == partition && !strcmp(manifest->partitions[i].topic, topic))
-      return &manifest->partitions[i];
-  return NULL;
-}
 
 static int64_t add(int64_t sum, int64_t more) {
   return more > INT64_MAX - sum ? INT64_MAX : sum + more;

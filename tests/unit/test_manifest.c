@@ -126,6 +126,8 @@ static void hostile_bytes_are_refused(void **state) {
       {"\"sha256\":\"" SUM_A "\"", "\"sha256\":\"a\""},
       {"\"id\":\"aa-2:head\"", "\"id\":\"\""},
       {"\"chunks\":[", "\"chunks\":{},\"more\":["},
+      {"\"partition\":1", "\"partition\":0"},
+      {"\"name\":\"head\"", "\"name\":\"5m.1041\""},
   };
   for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
     if (!decode_with(changes[i][0], changes[i][1])) {
