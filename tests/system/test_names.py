@@ -14,6 +14,7 @@ HOSTILE = [
     "{other}", "nps:{x}:meta", "a:b:c", "a|b", "100%", "%41", "new\nline", "\r\n*1\r\n$8\r\nFLUSHALL", "\x1b[2J\x1b]0;x\x07",
     "<script>alert(1)</script>", "~other", "~tilde", "\u202egnirts", "\u2028", "'; DROP TABLE x; --", "$(reboot)", "*", "?",
     "[a-z]", "\\", "\"", " leading and trailing ", "\u00e9\u0301\U0001f600", "\x7f\x80", "null", "all", "trend", "x" * 256,
+    "delivery", "d\u0435livery", "Delivery", "delivery ", "deliver\u0443", "\uff44elivery",
 ]
 
 

@@ -321,6 +321,26 @@ static void many_keys(void **state) {
   livenps_buffer_free(&buffer);
 }
 
+/* So do keys that are told apart last of all: of one length, with one beginning. */
+static void many_keys_that_begin_alike(void **state) {
+  (void)state;
+  livenps_buffer buffer = {0};
+  livenps_event event;
+  livenps_where where;
+  livenps_buffer_print(&buffer, "{");
+  for (int i = 0; i < 45000; i++) {
+    livenps_buffer_print(&buffer, "\"touchpoint%05x\":1,", i);
+  }
+  size_t offset = buffer.length;
+  livenps_buffer_print(&buffer, "\"touchpoint00007\":1}");
+  assert_true(buffer.length < LIVENPS_MAX_RECORD);
+  double start = seconds();
+  assert_int_equal(decode_text(buffer.at, buffer.length, &event, &where), LIVENPS_REASON_DUPLICATE_KEY);
+  assert_true(seconds() - start < 5);
+  assert_int_equal(where.offset, offset);
+  livenps_buffer_free(&buffer);
+}
+
 /* The decoder's memory of one record never shows in the next, however they differ. */
 static void records_do_not_leak(void **state) {
   (void)state;
@@ -382,6 +402,7 @@ int main(void) {
       cmocka_unit_test(ten_thousand_headers),
       cmocka_unit_test(huge_names),
       cmocka_unit_test(many_keys),
+      cmocka_unit_test(many_keys_that_begin_alike),
       cmocka_unit_test(records_do_not_leak),
       cmocka_unit_test(truncations),
       cmocka_unit_test(free_nothing),
