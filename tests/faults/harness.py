@@ -311,7 +311,7 @@ class Bed:
         self.draw = random.Random(seed)
 
     def up(self):
-        self.kafka = cluster.Kafka.up(brokers=3)
+        self.kafka = cluster.Kafka.up(brokers=3, fronts=True)
 
     def down(self):
         if self.kafka:

@@ -93,14 +93,20 @@ class Kafka:
         self.session_ms = max(SESSION_MS, int(self.broker_setting("group.min.session.timeout.ms")))
 
     @classmethod
-    def up(cls, brokers=1):
-        """A cluster of its own, also when KAFKA_BOOTSTRAP_SERVERS names one."""
+    def up(cls, brokers=1, fronts=False, hosts=()):
+        """A cluster of its own, also when KAFKA_BOOTSTRAP_SERVERS names one. fronts, hosts: see tests/kafka."""
         directory = tempfile.mkdtemp(prefix="livenps-system-kafka-")
         kafka = cls.__new__(cls)
         kafka.directory = directory
-        out = kafka.tool("up", "--brokers", str(brokers))
+        options = (["--fronts"] if fronts else []) + (["--hosts", ",".join(hosts)] if hosts else [])
+        out = kafka.tool("up", "--brokers", str(brokers), *options)
         cls.__init__(kafka, out.strip().split("\n")[-1], directory)
         return kafka
+
+    def fronts(self):
+        """[(front, back)]: a broker's port that its clients are told of, and the one where it really listens."""
+        with open(os.path.join(self.directory, "cluster.json")) as f:
+            return [(broker["front"], broker["back"]) for broker in json.load(f)["brokers"]]
 
     def down(self):
         if self.directory:
@@ -274,14 +280,19 @@ class Program:
 
 
 class Redis:
-    """A private redis-server. aof: writes survive kill -9."""
+    """A private redis-server. aof: writes survive kill -9. tmpfs: its folder is a file system of its own of that size,
+    which is gone when the server is."""
 
-    def __init__(self, world, name="redis", aof=False, options=(), port=None):
+    def __init__(self, world, name="redis", aof=False, options=(), port=None, tmpfs=None):
         self.world, self.name, self.aof = world, name, aof
         self.port = port or free_port()
         self.folder = os.path.join(world.folder, name)
         os.makedirs(self.folder, exist_ok=True)
         self.options = list(options)
+        self.prefix = []
+        if tmpfs:
+            self.prefix = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=%s none "$0" && cd "$0" && exec "$@"' %
+                           tmpfs, self.folder]
         self.password = None
         self.client = None
         self.program = None
@@ -291,13 +302,17 @@ class Redis:
     def url(self):
         return "redis://127.0.0.1:%d" % self.port
 
-    def start(self):
+    def launch(self):
+        """Starts it and does not wait: it may have a long file to load."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
                    "--maxmemory-policy", "noeviction"]
         if self.aof:
             command += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.program = Program(self.world, self.name, command + self.options, dict(os.environ))
+        self.program = Program(self.world, self.name, self.prefix + command + self.options, dict(os.environ))
         self.client = None
+
+    def start(self):
+        self.launch()
         wait_for(lambda: self.call("PING") == "PONG", 20, "redis-server answers")
 
     def connection(self):
@@ -494,11 +509,11 @@ class World:
         found.update({name.replace("__", "."): value for name, value in more.items()})
         return found
 
-    def consumer(self, topics, redis, namespace=None, ready=True, extra=None, **more):
+    def consumer(self, topics, redis, namespace=None, ready=True, extra=None, prefix=(), **more):
         """settings: by keyword with __ for a dot (commit__interval="50ms"), or set={"kafka.x.y": ...}. extra: further
-        variables of its environment."""
+        variables of its environment; prefix: a command that runs it."""
         variables = environment(self.settings(topics, redis, namespace, **more))
-        program = Program(self, self.number("consumer"), PREFIX + [CONSUMER, "run"], {**variables, **(extra or {})})
+        program = Program(self, self.number("consumer"), list(prefix) + PREFIX + [CONSUMER, "run"], {**variables, **(extra or {})})
         if ready:
             program.wait_log("assigned [0-9]+ partitions", 30)
         return program
