@@ -10,8 +10,8 @@
  *    (memory, replicas, a stream at its last id); what follows cannot fail, because the types of all keys are known by then.
  * 2. Keys are declared in KEYS. Where their number depends on the state (snapshot chunks, views) they stand in ARGV; they carry the
  *    same hash tag, so they are in the same slot.
- * 3. Offsets are compared as decimal text, never as Lua numbers, which are doubles. Next offset and incarnation together: a topic that
- *    was made anew comes past every number once more.
+ * 3. Positions are compared as text: never as Lua numbers, which are doubles, and as a whole. A topic that was made anew comes past
+ *    every offset once more, and past an incarnation too where a failover forgot the one before; then the anchor differs.
  * 4. Lua's unpack takes about 8,000 values at most: long lists go in steps. */
 
 /* Shared beginnings of scripts. */
@@ -92,8 +92,8 @@ static bool copy_text(const livenps_reply *reply, char *out, size_t size) {
 
 /* ---- commit ------------------------------------------------------------------------------------------------------ */
 
-/* ARGV: 1 version, 2 lineage, 3 admit, 4 limit, 5 nonce, 6 payload, then for every claim: field, "<next> <incarnation>" expected or
- * "-1", the new position or "" where it stays. */
+/* ARGV: 1 version, 2 lineage, 3 admit, 4 limit, 5 nonce, 6 payload, then for every claim: field, the position expected or "-1",
+ * the new position or "" where it stays. */
 static livenps_script commit_script = {
     .text = LUA_KIND LUA_TIME
     "local meta, positions, log = KEYS[1], KEYS[2], KEYS[3]\n"
@@ -115,8 +115,7 @@ static livenps_script commit_script = {
     "  local stored = redis.call('HMGET', positions, unpack(fields))\n"
     "  for k, value in ipairs(stored) do\n"
     "    local i = first + (k - 1) * 3\n"
-    "    local next = value and (string.match(value, '^%d+ %d+') or value) or '-1'\n"
-    "    if next ~= ARGV[i + 1] then return {'CONFLICT', ARGV[i], next, ARGV[i + 1]} end\n"
+    "    if (value or '-1') ~= ARGV[i + 1] then return {'CONFLICT', ARGV[i], value or '-1', ARGV[i + 1]} end\n"
     "  end\n"
     "end\n"
     "local bytes, payload = tonumber(m[6]), ARGV[6]\n"
@@ -141,16 +140,13 @@ static livenps_script commit_script = {
 
 /* What a commit compares, and what it writes. */
 static void print_claim(const livenps_claim *claim, char texts[2][LIVENPS_POSITION_MAX]) {
-  char stored[LIVENPS_POSITION_MAX] = "-1";
-  const livenps_position compared = {.next = claim->stored.next, .incarnation = claim->stored.incarnation};
   if (claim->stored.next >= 0) {
-    livenps_position_print(&claim->stored, stored);
-    livenps_position_print(&compared, texts[0]);
+    livenps_position_print(&claim->stored, texts[0]);
   } else {
-    memcpy(texts[0], stored, sizeof "-1");
+    memcpy(texts[0], "-1", sizeof "-1");
   }
   livenps_position_print(&claim->position, texts[1]);
-  if (strcmp(stored, texts[1]) == 0) {
+  if (strcmp(texts[0], texts[1]) == 0) {
     texts[1][0] = 0;
   }
 }
@@ -189,7 +185,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
     goto done;
   }
   livenps_text word = answer_of(reply);
-  char stored[LIVENPS_POSITION_MAX] = "", text[300] = "", wanted[48] = "";
+  char stored[LIVENPS_POSITION_MAX] = "", text[300] = "", wanted[LIVENPS_POSITION_MAX] = "";
   copy_text(livenps_reply_item(reply, 1), text, sizeof text);
   copy_text(livenps_reply_item(reply, 2), stored, sizeof stored);
   copy_text(livenps_reply_item(reply, 3), wanted, sizeof wanted);
@@ -203,7 +199,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
     *answer = LIVENPS_COMMIT_OK;
   } else if (is(word, "CONFLICT")) {
     *answer = LIVENPS_COMMIT_CONFLICT;
-    snprintf(detail, 512, "%s: stored next offset and incarnation %s, expected %s", text, stored, wanted);
+    snprintf(detail, 512, "%s: stored position %s, expected %s", text, stored, wanted);
   } else if (is(word, "EMPTY")) {
     *answer = LIVENPS_COMMIT_EMPTY;
     snprintf(detail, 512, "nothing is stored in the namespace");

@@ -9,7 +9,7 @@
  *
  * meta (hash): version, lineage (32 hex), genesis (number), admit (64 hex), head (stream id), head_nonce, bytes (all payload bytes ever
  *   appended), trimmed (bytes trimmed), publish (id of the last publish), and free extra fields given at genesis (replay: topic, from, to, ends).
- * positions (hash): "<topic>/<partition>" -> a position (common/position.h). Next offset and incarnation are what a commit compares.
+ * positions (hash): "<topic>/<partition>" -> a position (common/position.h). A commit compares all of it.
  * log (stream): l lineage, n nonce, p predecessor id, q predecessor nonce, b bytes before this entry, d payload.
  * lease (string): token, with expiry; lease:last (string): the token that held it last. snapshot (hash): id, entry, nonce, lineage, genesis, chunks (newline-separated "name key"). */
 
