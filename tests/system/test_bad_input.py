@@ -191,9 +191,11 @@ def flood(world, topic, names, seconds, ahead_ms=0):
         if error:
             failed.append(error)
     for i in range(names):
-        known = i % 5 == 4
-        value = event("e%d" % i, "known-%d" % (i % 20) if known else "name %d of a flood \u00e9\U0001f600" % i, score=i % 11,
-                      channel="web" if known else "c%d" % i, at_ms=cluster.now_ms() + ahead_ms)
+        if i % 1000 == 0:
+            # Everything but the name is made once: whoever makes a million JSON texts one by one needs minutes.
+            known, other = (event("e%", name, score=9, channel=channel, at_ms=cluster.now_ms() + ahead_ms).replace(
+                b"e%", b"e%d") for name, channel in (("known-%d", "web"), ("name %d of a flood \u00e9\U0001f600", "c%d")))
+        value = known % (i, i % 20) if i % 5 == 4 else other % (i, i, i)
         while True:
             try:
                 client.produce(topic, value, key=b"%d" % i, on_delivery=report)
@@ -286,6 +288,6 @@ def test_a_million_names_in_a_minute(world):
     """As above; its figures are printed (-s), and limits that a program which kept every name would exceed."""
     figures, consumer, redis, expected = flooded(world, 1_000_000, 60)
     totals_are_right(world, redis, expected)
-    assert figures["rss_largest_mb"] - figures["rss_before_mb"] < 700, figures
-    assert figures["redis_peak_mb"] < 700, figures
+    assert figures["rss_largest_mb"] - figures["rss_before_mb"] < 300, figures
+    assert figures["redis_peak_mb"] < 300, figures
     assert consumer.stop() == 0
