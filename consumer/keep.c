@@ -239,8 +239,12 @@ static int try_find(livenps_keep *keep, livenps_recaller *recaller, const livenp
     livenps_state_open(&loaded, keep->settings);
     if (!livenps_recall_complete(&recall, manifest))
       livenps_fail(&trouble, LIVENPS_E_DATA, "chunks are missing");
-    else
-      livenps_recaller_load(recaller, &recall, manifest, loaded, &beat, &trouble);
+    else if (!livenps_recaller_load(recaller, &recall, manifest, loaded, &beat, &trouble)) {
+      size_t partitions;
+      const livenps_partition *ledger = livenps_state_partitions(loaded, &partitions);
+      if (!livenps_manifest_matches(manifest, ledger, partitions))
+        livenps_fail(&trouble, LIVENPS_E_DATA, "its positions are not those of its chunks");
+    }
     if (!trouble.code) {
       *state = loaded;
       *found = *manifest;

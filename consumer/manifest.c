@@ -257,6 +257,17 @@ bool livenps_manifest_ahead(const livenps_manifest *a, const livenps_manifest *b
   return false;
 }
 
+bool livenps_manifest_matches(const livenps_manifest *manifest, const livenps_partition *ledger,
+                              size_t count) {
+  bool same = manifest->partition_count == count;
+  for (size_t i = 0; i < count && same; i++) {
+    const livenps_manifest_partition *its = find(manifest, ledger[i].topic, ledger[i].partition);
+    same = its && its->position.next == ledger[i].position.next &&
+           its->position.incarnation == ledger[i].position.incarnation && its->gap == ledger[i].gap;
+  }
+  return same;
+}
+
 bool livenps_manifest_loses_less(const livenps_manifest *manifest, const livenps_partition *ledger,
                                  size_t count) {
   bool less = false;

@@ -52,6 +52,9 @@ int livenps_manifest_decode(livenps_manifest *out, const char *bytes, size_t len
 int livenps_manifest_compare(const livenps_manifest *a, const livenps_manifest *b);
 /* Whether a has read something that b has not. */
 bool livenps_manifest_ahead(const livenps_manifest *a, const livenps_manifest *b);
+/* Whether it says of the positions what the state that it leads to says. */
+bool livenps_manifest_matches(const livenps_manifest *manifest, const livenps_partition *ledger,
+                              size_t count);
 /* Whether it lost fewer records than this ledger, and in no partition more: what is known of the rest is as good. */
 bool livenps_manifest_loses_less(const livenps_manifest *manifest, const livenps_partition *ledger,
                                  size_t count);

@@ -225,6 +225,23 @@ static void it_may_lose_less(void **state) {
   livenps_manifest_free(&a);
 }
 
+static void it_must_say_what_its_state_says(void **state) {
+  (void)state;
+  livenps_manifest a = make(2, 100, 200);
+  livenps_partition ledger[2] = {
+      {.topic = (char *)(uintptr_t) "events", .position = {.next = 100, .incarnation = 1}, .gap = 5},
+      {.topic = (char *)(uintptr_t) "events", .partition = 1, .position = {.next = 200, .incarnation = 1}}};
+  assert_true(livenps_manifest_matches(&a, ledger, 2));
+  assert_false(livenps_manifest_matches(&a, ledger, 1));
+  ledger[0].gap = 4;
+  assert_false(livenps_manifest_matches(&a, ledger, 2));
+  ledger[0].gap = 5, ledger[1].position.next = 199;
+  assert_false(livenps_manifest_matches(&a, ledger, 2));
+  ledger[1].position.next = 200, ledger[1].position.incarnation = 2;
+  assert_false(livenps_manifest_matches(&a, ledger, 2));
+  livenps_manifest_free(&a);
+}
+
 static void note(livenps_recall *recall, const char *key, const char *bytes, size_t length) {
   static int64_t offset;
   livenps_recall_note(recall, livenps_text_of(key), offset++, (livenps_text){bytes, length});
@@ -294,6 +311,7 @@ int main(void) {
       cmocka_unit_test(the_furthest_is_chosen),
       cmocka_unit_test(it_must_reach_what_the_topics_have),
       cmocka_unit_test(it_may_lose_less),
+      cmocka_unit_test(it_must_say_what_its_state_says),
       cmocka_unit_test(the_newest_record_of_a_key_counts),
   };
   return cmocka_run_group_tests(tests, quiet, NULL);
