@@ -235,6 +235,19 @@ static int try_find(livenps_keep *keep, livenps_recaller *recaller, const livenp
                   manifest->genesis, keep->topic, why);
       continue;
     }
+    bool same;
+    if (livenps_recall_anchors(keep->settings, manifest, search->now, search->count, &beat, &same, why,
+                               error)) {
+      result = -1;
+      break;
+    }
+    if (!same) {
+      livenps_log(LIVENPS_WARN, "keep",
+                  "the snapshot of genesis %" PRId64
+                  " in topic %s counts other records than the topics hold: %s",
+                  manifest->genesis, keep->topic, why);
+      continue;
+    }
     livenps_state *loaded;
     livenps_state_open(&loaded, keep->settings);
     if (!livenps_recall_complete(&recall, manifest))

@@ -68,5 +68,10 @@ int livenps_recaller_list(livenps_recaller *recaller, livenps_recall *recall, co
 int livenps_recaller_load(livenps_recaller *recaller, livenps_recall *recall,
                           const livenps_manifest *manifest, livenps_state *state, const livenps_beat *beat,
                           livenps_error *error);
+/* Reads again the records that the manifest's positions name as their anchors, of partitions in now. *same false: one is another record, so
+ * the topic was made anew, or lost its end and grew again; why says which. What is not there any more proves nothing. */
+int livenps_recall_anchors(const livenps_settings *settings, const livenps_manifest *manifest,
+                           const livenps_beginning *now, size_t count, const livenps_beat *beat, bool *same,
+                           char why[256], livenps_error *error);
 
 #endif

@@ -141,7 +141,9 @@ static int beat_once(const livenps_beat *beat, livenps_error *error) {
   return beat && beat->at ? beat->at(beat->opaque, error) : 0;
 }
 
-static int open_handle(rd_kafka_t **out, const livenps_settings *settings, livenps_error *error) {
+/* most: bytes of one partition in one answer; a broker gives at least one batch. */
+static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const char *most,
+                       livenps_error *error) {
   rd_kafka_conf_t *conf;
   char group[128];
   snprintf(group, sizeof group, "livenps.%.64s", settings->namespace_); /* named, but never joined */
@@ -152,6 +154,7 @@ static int open_handle(rd_kafka_t **out, const livenps_settings *settings, liven
       livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
       livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
       livenps_kafka_set(conf, "check.crcs", "true", error) ||
+      livenps_kafka_set(conf, "max.partition.fetch.bytes", most, error) ||
       livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
       livenps_kafka_set(conf, "partition.assignment.strategy", "range", error)) {
     rd_kafka_conf_destroy(conf);
@@ -169,7 +172,7 @@ int livenps_recaller_open(livenps_recaller **out, const livenps_settings *settin
   const int64_t until = livenps_monotonic_ms() + PATIENCE_MS;
   livenps_error trouble = {0};
   snprintf(recaller->topic, sizeof recaller->topic, "%s", topic);
-  if (open_handle(&recaller->rk, settings, error))
+  if (open_handle(&recaller->rk, settings, "1048576", error))
     goto failed;
   for (;;) {
     livenps_error_clear(&trouble);
@@ -365,5 +368,109 @@ done:
     free(self.chunks[i].bytes);
   free(self.chunks);
   free(self.places);
+  return result;
+}
+
+/* -- anchors ------------------------------------------------------------------------------------------------------ */
+
+/* The anchor that the topic may still have; NULL: none. */
+static const livenps_anchor *anchor_of(const livenps_position *position, const livenps_beginning *now) {
+  const livenps_anchor *const anchors[] = {&position->anchor, &position->root};
+  for (size_t i = 0; i < 2; i++)
+    if (anchors[i]->there && anchors[i]->offset >= now->first && anchors[i]->offset < now->end)
+      return anchors[i];
+  return NULL;
+}
+
+typedef struct {
+  const livenps_manifest_partition *partition;
+  const livenps_anchor *anchor; /* NULL: answered */
+} question;
+
+/* The records to read again, and where they are. */
+static size_t ask(const livenps_manifest *manifest, const livenps_beginning *now, size_t count,
+                  question *questions, rd_kafka_topic_partition_list_t *list) {
+  size_t asked = 0;
+  for (size_t i = 0; i < manifest->partition_count; i++) {
+    const livenps_manifest_partition *each = &manifest->partitions[i];
+    for (size_t k = 0; k < count; k++) {
+      const livenps_anchor *anchor = now[k].partition == each->partition && !strcmp(now[k].topic, each->topic)
+                                         ? anchor_of(&each->position, &now[k])
+                                         : NULL;
+      if (!anchor)
+        continue;
+      questions[asked++] = (question){each, anchor};
+      rd_kafka_topic_partition_list_add(list, each->topic, each->partition)->offset = anchor->offset;
+      break;
+    }
+  }
+  return asked;
+}
+
+/* True when the message answers a question; *same false: with another record. */
+static bool answers(question *questions, size_t count, const rd_kafka_message_t *message, bool *same,
+                    char why[256]) {
+  for (size_t i = 0; message->rkt && i < count; i++) {
+    question *each = &questions[i];
+    if (!each->anchor || each->partition->partition != message->partition ||
+        strcmp(each->partition->topic, rd_kafka_topic_name(message->rkt)))
+      continue;
+    const bool nothing = message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
+                         message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET;
+    if (message->err && !nothing)
+      return false;
+    if (!message->err && message->offset == each->anchor->offset) {
+      rd_kafka_timestamp_type_t type;
+      const livenps_anchor found = livenps_anchor_of(
+          message->offset, rd_kafka_message_timestamp(message, &type),
+          (livenps_text){message->key, message->key_len}, (livenps_text){message->payload, message->len});
+      if (!livenps_anchor_same(&found, each->anchor)) {
+        *same = false;
+        snprintf(why, 256, "offset %" PRId64 " of %.150s/%" PRId32 " is another record now", message->offset,
+                 each->partition->topic, message->partition);
+      }
+    }
+    each->anchor = NULL;
+    return true;
+  }
+  return false;
+}
+
+int livenps_recall_anchors(const livenps_settings *settings, const livenps_manifest *manifest,
+                           const livenps_beginning *now, size_t count, const livenps_beat *beat, bool *same,
+                           char why[256], livenps_error *error) {
+  rd_kafka_t *rk = NULL;
+  rd_kafka_topic_partition_list_t *list =
+      rd_kafka_topic_partition_list_new((int)manifest->partition_count + 1);
+  question *questions = livenps_alloc((manifest->partition_count + 1) * sizeof *questions);
+  const size_t asked = ask(manifest, now, count, questions, list);
+  size_t left = asked;
+  int result = 0;
+  *same = true;
+  if (left && open_handle(&rk, settings, "1024", error))
+    result = -1;
+  if (rk && rd_kafka_assign(rk, list))
+    result =
+        livenps_fail(error, LIVENPS_E_LOST, "kafka: the records at the snapshot's positions cannot be read");
+  int64_t heard_ms = livenps_monotonic_ms();
+  while (!result && left && *same) {
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, POLL_MS);
+    if (message && answers(questions, asked, message, same, why)) {
+      left--;
+      heard_ms = livenps_monotonic_ms();
+    }
+    if (message)
+      rd_kafka_message_destroy(message);
+    result = beat_once(beat, error);
+    if (!result && livenps_monotonic_ms() - heard_ms > PATIENCE_MS)
+      result = livenps_fail(error, LIVENPS_E_LOST,
+                            "kafka: %zu partitions do not answer what is at the snapshot's positions", left);
+  }
+  if (rk) {
+    rd_kafka_assign(rk, NULL);
+    rd_kafka_destroy(rk);
+  }
+  rd_kafka_topic_partition_list_destroy(list);
+  free(questions);
   return result;
 }

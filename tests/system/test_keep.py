@@ -181,6 +181,25 @@ def test_late_manifest_of_a_zombie(world):
     assert consumer.stop() == 0
 
 
+def test_topic_made_anew_since(world):
+    """The topic was made anew, and has grown beyond the snapshot's positions: that one counts other records. Begun with
+    what the topic holds."""
+    redis, topic = world.redis(), world.topic(2)
+    consumer = world.consumer(topic, redis, **OFTEN)
+    world.simulate(topic, count=600, seed=1).finish()
+    kept_to(world, topic)
+    assert consumer.stop() == 0
+    world.kafka.admin.delete_topics([topic], operation_timeout=20)[topic].result()
+    wait_for(lambda: topic not in world.kafka.admin.list_topics(timeout=10).topics, 20, "the topic is gone")
+    world.kafka.topic(topic, 2)
+    truth = world.simulate(topic, count=2000, seed=2).finish()
+    redis.call("FLUSHALL")
+    consumer = world.consumer(topic, redis, **OFTEN)
+    world.exact(redis, truth, topic, accepted=2000, genesis="1", windows=WINDOWS)
+    assert "counts other records than the topics hold" in consumer.log()
+    assert consumer.stop() == 0
+
+
 def test_partition_added_since(world):
     """A partition that the snapshot does not know is read from its start."""
     redis, topic = world.redis(), world.topic(1)
