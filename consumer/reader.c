@@ -48,6 +48,7 @@ struct livenps_reader {
   int64_t wake_at_ms, wake_after_ms;
   int64_t adopt_at_ms, backoff_ms;
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
+  bool kafka_commit_open; /* sent to Kafka, not answered yet */
   int64_t serve_until_ms;
   int64_t outage_since_ms;   /* 0: none */
   int64_t joining_since_ms;  /* no partitions were assigned yet; 0: told, or they were */
@@ -553,10 +554,19 @@ static void flush_when_due(livenps_reader *reader) {
   reader->idle_at_ms = livenps_monotonic_ms() + settings->commit_idle_ms;
 }
 
-/* So that lag tools that only know Kafka work; nothing of ours reads these, so a failure is nobody's loss. */
+static void on_committed_to_kafka(rd_kafka_t *rk, rd_kafka_resp_err_t code,
+                                  rd_kafka_topic_partition_list_t *offsets, void *opaque) {
+  (void)rk, (void)code, (void)offsets;
+  ((livenps_reader *)opaque)->kafka_commit_open = false;
+}
+
+/* So that lag tools that only know Kafka work; nothing of ours reads these, so a failure is nobody's loss. One at a
+ * time: what librdkafka keeps while the coordinator is away it sends after a lost session without the member's id, and
+ * for that Kafka fences a static member for good, as if another process had its name. One alone is given up when as
+ * much time as a session lasts has passed, and behind a lost session there are no lanes for another. */
 static void commit_to_kafka(livenps_reader *reader) {
   if (!reader->group || !reader->config.settings->kafka_commit || reader->rebalancing || reader->adopt ||
-      !reader->batch.lane_count)
+      !reader->batch.lane_count || reader->kafka_commit_open)
     return;
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)reader->batch.lane_count);
   for (size_t i = 0; i < reader->batch.lane_count; i++)
@@ -564,7 +574,7 @@ static void commit_to_kafka(livenps_reader *reader) {
       rd_kafka_topic_partition_list_add(list, reader->batch.lanes[i].topic, reader->batch.lanes[i].partition)
           ->offset = reader->batch.lanes[i].stored.next;
   if (list->cnt)
-    rd_kafka_commit(reader->rk, list, 1);
+    reader->kafka_commit_open = rd_kafka_commit(reader->rk, list, 1) == RD_KAFKA_RESP_ERR_NO_ERROR;
   rd_kafka_topic_partition_list_destroy(list);
 }
 
@@ -694,6 +704,7 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   rd_kafka_conf_set_opaque(conf, reader);
   rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
   rd_kafka_conf_set_error_cb(conf, on_error);
+  rd_kafka_conf_set_offset_commit_cb(conf, on_committed_to_kafka);
   if (livenps_kafka_open(&reader->rk, conf, LIVENPS_KAFKA_CONSUMER, error))
     goto failed;
   rd_kafka_poll_set_consumer(reader->rk);
@@ -846,6 +857,7 @@ void livenps_reader_close(livenps_reader *reader) {
     return;
   reader->stopping = true;
   if (reader->group) {
+    reader->kafka_commit_open = false; /* the last word, whatever became of the one before */
     commit_to_kafka(reader);
     if (!leave_group(reader))
       return; /* the process ends now, and what is left hanging with it */

@@ -79,7 +79,7 @@ class Row:
         verdict, reached = stage.exact()
         self.longest_s = max(self.longest_s, reached - since)
         self.add(verdict)
-        if self.tried >= self.told + 50:
+        if self.tried >= self.told + 20:
             self.told = self.tried
             print("  %s: %d tried, %.1f s at most" % (self.scenario.name, self.tried, self.longest_s), file=sys.stderr,
                   flush=True)

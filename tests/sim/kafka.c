@@ -82,6 +82,7 @@ struct rd_kafka_conf_s {
   void *opaque;
   void (*rebalance)(rd_kafka_t *, rd_kafka_resp_err_t, rd_kafka_topic_partition_list_t *, void *);
   void (*error)(rd_kafka_t *, int, const char *, void *);
+  void (*committed)(rd_kafka_t *, rd_kafka_resp_err_t, rd_kafka_topic_partition_list_t *, void *);
   void (*delivered)(rd_kafka_t *, const rd_kafka_message_t *, void *);
 };
 
@@ -160,7 +161,7 @@ struct rd_kafka_s {
   group *group;
   char subscribed[4][250];
   int subscriptions;
-  bool member, evicted, lost, must_revoke, assigning;
+  bool member, evicted, lost, must_revoke, assigning, commit_open;
   int64_t heartbeat_us, assign_at_us;
   owned owned[LANES], wanted[LANES];
   int owned_count, wanted_count;
@@ -320,6 +321,12 @@ void rd_kafka_conf_set_rebalance_cb(rd_kafka_conf_t *conf,
 void rd_kafka_conf_set_error_cb(rd_kafka_conf_t *conf,
                                 void (*error_cb)(rd_kafka_t *, int, const char *, void *)) {
   conf->error = error_cb;
+}
+
+void rd_kafka_conf_set_offset_commit_cb(rd_kafka_conf_t *conf,
+                                        void (*offset_commit_cb)(rd_kafka_t *, rd_kafka_resp_err_t,
+                                                                 rd_kafka_topic_partition_list_t *, void *)) {
+  conf->committed = offset_commit_cb;
 }
 
 void rd_kafka_conf_set_dr_msg_cb(rd_kafka_conf_t *conf,
@@ -818,7 +825,8 @@ rd_kafka_error_t *rd_kafka_seek_partitions(rd_kafka_t *rk, rd_kafka_topic_partit
 
 rd_kafka_resp_err_t rd_kafka_commit(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *offsets,
                                     int async) {
-  (void)rk, (void)offsets, (void)async;
+  (void)offsets, (void)async;
+  rk->commit_open = true;
   return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
@@ -1063,6 +1071,10 @@ static void serve_group(rd_kafka_t *rk) {
 }
 
 rd_kafka_message_t *rd_kafka_consumer_poll(rd_kafka_t *rk, int timeout_ms) {
+  if (rk->commit_open && rk->conf.committed) {
+    rk->commit_open = false;
+    rk->conf.committed(rk, RD_KAFKA_RESP_ERR_NO_ERROR, NULL, rk->conf.opaque);
+  }
   for (int turn = 0; turn < 2; turn++) {
     serve_group(rk);
     fetch(rk);

@@ -10,24 +10,26 @@ from cluster import wait_for
 from harness import HERE, scenario
 
 # So many kills on one topic and namespace; then everything is compared once more in every way, and a new one begins.
-KILLS_A_STAGE = 50
+KILLS_A_STAGE = 100
+# So many rounds, then the counts must be exact again before it goes on.
+ROUNDS = 4
 
 
 def kill_some(stage, draw):
-    """Kills one to three consumers at a random moment and starts them again, some of them killed once more while they
-    start. Returns how many were killed."""
+    """Kills one to three consumers at random moments and starts them again, some of them killed once more while they
+    start; waits until they read again. Returns how many were killed, and when the last one was started again."""
     kind = draw.random()
-    if kind < 0.08:
+    if kind < 0.05:
         victims = [2]  # the dynamic member: its partitions stand still until its session has ended
-    elif kind < 0.75:
+    elif kind < 0.5:
         victims = [draw.randrange(2)]
+        holder = stage.aggregator()
+        if holder in (0, 1) and draw.random() < 0.3:
+            victims = [holder]
     else:
-        victims = draw.sample(range(2), 2) + ([2] if kind > 0.97 else [])
-    holder = stage.aggregator()
-    if kind < 0.75 and holder is not None and draw.random() < 0.3:
-        victims = [holder]
-    time.sleep(draw.uniform(0, 0.3))  # the moment is the point; nothing is waited for
+        victims = draw.sample(range(2), 2) + ([2] if kind > 0.98 else [])
     for victim in victims:
+        time.sleep(draw.uniform(0, 0.3))  # the moment is the point; nothing is waited for
         stage.kill(victim)
     killed = len(victims)
     for victim in victims:
@@ -38,22 +40,27 @@ def kill_some(stage, draw):
         stage.kill(victim)
         stage.start(victim)
         killed += 1
-    return killed
+    ended = time.monotonic()
+    for victim in victims:
+        stage.consumers[victim].wait_log("assigned [0-9]+ partitions", 60)
+    stage.goes_on(draw.choice((1, 20, 100)))
+    return killed, ended
 
 
 @scenario("kills", short=50, fault="kill -9 of consumers at random moments, several at once, while starting")
 def kills(bed, count, row):
     while row.tried < count:
-        with bed.stage("kills") as stage:
+        with bed.stage("kills", rate=150) as stage:
             stage.begin_replica()
             stage.start_all()
             stage.goes_on(100)
             killed = 0
             while killed < KILLS_A_STAGE and row.tried < count:
-                some = kill_some(stage, bed.draw)
-                row.tried += some
-                killed += some
-                row.exact(stage)
+                for _ in range(ROUNDS):
+                    some, ended = kill_some(stage, bed.draw)
+                    row.tried += some
+                    killed += some
+                row.exact(stage, ended)
             stage.close_load_and_compare(row)
             stage.stop_all()
 
