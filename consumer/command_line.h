@@ -5,7 +5,13 @@
 #include "commands.h"
 
 /* The commands of livenps-consumer, in the order of the table's bits. */
-enum { LIVENPS_COMMAND_RUN, LIVENPS_COMMAND_REPLAY, LIVENPS_COMMAND_TABLE, LIVENPS_COMMAND_LOG };
+enum {
+  LIVENPS_COMMAND_RUN,
+  LIVENPS_COMMAND_REPLAY,
+  LIVENPS_COMMAND_VERIFY,
+  LIVENPS_COMMAND_TABLE,
+  LIVENPS_COMMAND_LOG
+};
 
 extern const livenps_program livenps_consumer_program;
 
@@ -13,6 +19,8 @@ extern const livenps_program livenps_consumer_program;
  * allowed. */
 int livenps_replay_arguments(const livenps_command_line *line, const livenps_settings *settings,
                              livenps_replay_options *options, livenps_error *error);
+int livenps_verify_arguments(const livenps_command_line *line, livenps_verify_options *options,
+                             livenps_error *error);
 int livenps_table_arguments(const livenps_command_line *line, const livenps_settings *settings,
                             livenps_table_options *options, livenps_error *error);
 /* start and end: room for the stream ids made from times. */

@@ -20,6 +20,16 @@ typedef struct {
 int livenps_replay(const livenps_settings *settings, const livenps_replay_options *options);
 
 typedef struct {
+  const char *topic; /* required; several, separated by commas, for a namespace that counts several */
+  const char *into;  /* NULL: the setting namespace */
+  bool replay;       /* the namespace is a replay's, of this range */
+  int64_t from_ms, to_ms;
+} livenps_verify_options;
+/* Exit codes besides those of an error. */
+enum { LIVENPS_VERIFY_DIFFERS = 1, LIVENPS_VERIFY_IN_PART = 8 };
+int livenps_verify(const livenps_settings *settings, const livenps_verify_options *options);
+
+typedef struct {
   const char *rollup, *window; /* defaults: touchpoint, settings->table_window */
   bool once;                   /* print one table and exit (also when stdout is no terminal) */
   int64_t seconds;             /* 0: until a signal */

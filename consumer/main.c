@@ -10,6 +10,10 @@ static int dispatch(const livenps_command_line *line, const livenps_settings *se
     return livenps_replay_arguments(line, settings, &options, error) ? -1
                                                                      : livenps_replay(settings, &options);
   }
+  case LIVENPS_COMMAND_VERIFY: {
+    livenps_verify_options options;
+    return livenps_verify_arguments(line, &options, error) ? -1 : livenps_verify(settings, &options);
+  }
   case LIVENPS_COMMAND_TABLE: {
     livenps_table_options options;
     return livenps_table_arguments(line, settings, &options, error) ? -1 : livenps_table(settings, &options);

@@ -743,8 +743,8 @@ void livenps_recount_record(livenps_recount *recount, const livenps_mapping *map
   }
 }
 
-const livenps_sums *livenps_recount_find(const livenps_recount *recount, size_t rollup, const char *id,
-                                         size_t window) {
+livenps_sums *livenps_recount_find(const livenps_recount *recount, size_t rollup, const char *id,
+                                   size_t window) {
   uint64_t hash;
   const series *found = find(recount, rollup, id, strlen(id), &hash);
   return found ? found->windows[window] : NULL;

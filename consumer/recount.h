@@ -47,10 +47,11 @@ int64_t livenps_recount_start(const livenps_recount *recount, size_t window, boo
 /* A series' sums in a window, and in the one before it. */
 typedef struct {
   livenps_counters now, previous;
+  bool seen; /* the caller's mark */
 } livenps_sums;
 /* NULL where nothing was added. */
-const livenps_sums *livenps_recount_find(const livenps_recount *recount, size_t rollup, const char *id,
-                                         size_t window);
+livenps_sums *livenps_recount_find(const livenps_recount *recount, size_t rollup, const char *id,
+                                   size_t window);
 /* Visits every series that has sums in that window, in no particular order; visit returns 0 to go on. */
 int livenps_recount_each(const livenps_recount *recount, size_t rollup, size_t window,
                          int (*visit)(void *opaque, const char *id, const livenps_sums *sums), void *opaque);

@@ -4,13 +4,13 @@
 #include "../common/stop.h"
 #include "aggregate.h"
 #include "commands.h"
+#include "progress.h"
 #include "reader.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 /* A range of a topic, once more, into a namespace of its own: the same reader, commit protocol and aggregator as live, one loop
  * instead of threads, event time instead of Redis TIME as the clock. The namespace is the state, so a replay that was killed goes on
@@ -30,7 +30,8 @@ typedef struct {
   livenps_range *ranges;
   size_t range_count;
   int64_t offsets; /* in all ranges */
-  int64_t started_ms, shown_ms, first_clock_ms;
+  livenps_progress progress;
+  int64_t started_ms, first_clock_ms; /* of the pace */
   size_t views_printed;
 } replay;
 
@@ -171,30 +172,9 @@ static int64_t due_clock(replay *self, const livenps_reader_stats *stats) {
 }
 
 static void show_progress(replay *self, const livenps_reader_stats *stats, bool last) {
-  const bool terminal = isatty(STDERR_FILENO);
-  const int64_t now_ms = livenps_monotonic_ms();
-  if (!last && now_ms - self->shown_ms < (terminal ? 500 : 10000))
-    return;
-  if (last && !terminal)
-    return;
-  self->shown_ms = now_ms;
-  const double done = self->offsets ? 1.0 - (double)stats->left / (double)self->offsets : 1.0;
-  const double seconds = (double)(now_ms - self->started_ms) / 1000.0;
-  char clock[32] = "-";
-  if (stats->clock_ms != LIVENPS_NO_CLOCK)
-    livenps_time_print(stats->clock_ms, clock);
-  if (!terminal) {
-    livenps_log(LIVENPS_INFO, "replay", "%.1f %% read, %llu records, clock %s, about %.0f s left", 100 * done,
-                (unsigned long long)stats->records, clock, done > 0.001 ? seconds / done - seconds : 0.0);
-    return;
-  }
-  char bar[31];
-  for (int i = 0; i < 30; i++)
-    bar[i] = i < (int)(30 * done) ? '#' : '.';
-  bar[30] = 0;
-  fprintf(stderr, "\r[%s] %5.1f %%  %llu records  %.0f/s  clock %s  ETA %.0f s   %s", bar, 100 * done,
-          (unsigned long long)stats->records, seconds > 0 ? (double)stats->records / seconds : 0.0, clock,
-          done > 0.001 ? seconds / done - seconds : 0.0, last ? "\n" : "");
+  livenps_progress_show(&self->progress,
+                        self->offsets ? 1.0 - (double)stats->left / (double)self->offsets : 1.0,
+                        stats->records, stats->clock_ms, last);
 }
 
 /* One tick of the aggregator; a lost Redis is waited for, the reader tells of it. */
@@ -228,7 +208,7 @@ static int become_aggregator(replay *self, livenps_error *error) {
 static int read_all(replay *self, livenps_error *error) {
   int64_t tick_at_ms = 0;
   livenps_reader_stats stats;
-  self->started_ms = self->shown_ms = livenps_monotonic_ms();
+  livenps_progress_start(&self->progress, "replay");
   while (!livenps_stop && !livenps_reader_done(self->reader)) {
     livenps_reader_stats_get(self->reader, &stats);
     livenps_reader_pause_at(self->reader, due_clock(self, &stats));

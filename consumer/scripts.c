@@ -672,6 +672,88 @@ failed:
   return -1;
 }
 
+int livenps_log_read(livenps_redis *redis, const livenps_keys *keys, const char *last, const char *head,
+                     int count, livenps_reading *reading, livenps_error *error) {
+  char from[48], number[16];
+  *reading = (livenps_reading){0};
+  snprintf(from, sizeof from, "(%s", last);
+  snprintf(number, sizeof number, "%d", count);
+  const char *argv[] = {"XRANGE", keys->log, from, head, "COUNT", number};
+  reading->reply = livenps_redis_command(redis, error, 6, argv, NULL);
+  if (!reading->reply) {
+    return -1;
+  }
+  reading->count = livenps_reply_count(reading->reply);
+  reading->at = livenps_alloc((reading->count + 1) * sizeof *reading->at);
+  for (size_t i = 0; i < reading->count; i++) {
+    if (read_logged(livenps_reply_item(reading->reply, i), &reading->at[i], error) != 0) {
+      livenps_reading_free(reading);
+      return -1;
+    }
+  }
+  return 0;
+}
+
+/* ---- positions --------------------------------------------------------------------------------------------------- */
+
+static livenps_script positions_script = {
+    .text = LUA_KIND LUA_TIME
+    "local meta, positions = KEYS[1], KEYS[2]\n"
+    "local bad = wrong(meta, 'hash') or wrong(positions, 'hash')\n"
+    "if bad then return bad end\n"
+    "local m = redis.call('HMGET', meta, 'lineage', 'head', 'head_nonce')\n"
+    "return {now(), m[1] or '', m[2] or '', m[3] or '', redis.call('HGETALL', positions)}\n",
+};
+
+void livenps_positions_free(livenps_positions *positions) {
+  livenps_reply_free(positions->reply);
+  free(positions->at);
+  *positions = (livenps_positions){0};
+}
+
+int livenps_script_positions(livenps_redis *redis, const livenps_keys *keys, livenps_positions *positions,
+                             livenps_error *error) {
+  const char *argv[] = {keys->meta, keys->positions};
+  livenps_reply *reply = livenps_redis_eval(redis, &positions_script, error, 2, 2, argv, NULL);
+  *positions = (livenps_positions){.reply = reply};
+  if (!reply) {
+    return -1;
+  }
+  const livenps_reply *fields = livenps_reply_item(reply, 4);
+  if (!fields || !livenps_reply_integer(livenps_reply_item(reply, 0), &positions->redis_ms) ||
+      !copy_text(livenps_reply_item(reply, 1), positions->lineage, sizeof positions->lineage) ||
+      !copy_text(livenps_reply_item(reply, 2), positions->head.id, sizeof positions->head.id) ||
+      !copy_text(livenps_reply_item(reply, 3), positions->head.nonce, sizeof positions->head.nonce)) {
+    odd_reply(error, "positions");
+    goto failed;
+  }
+  positions->count = livenps_reply_count(fields) / 2;
+  positions->at = livenps_alloc((positions->count + 1) * sizeof *positions->at);
+  for (size_t i = 0; i < positions->count; i++) {
+    livenps_position *position = &positions->at[i];
+    char number[24] = "";
+    livenps_text value = {0};
+    livenps_reply_text(livenps_reply_item(fields, 2 * i), &position->field);
+    livenps_reply_text(livenps_reply_item(fields, 2 * i + 1), &value);
+    /* The number ends at a blank: what an anchor needs stands behind it. */
+    for (size_t c = 0; c < value.length && c < sizeof number - 1 && value.at[c] != ' '; c++) {
+      number[c] = value.at[c];
+    }
+    char *end;
+    position->next = strtoll(number, &end, 10);
+    if (end == number || *end) {
+      livenps_fail(error, LIVENPS_E_DATA,
+                   "%s: the position of %.*s is not a number: another program wrote it", keys->positions,
+                   (int)position->field.length, position->field.at);
+      goto failed;
+    }
+  }
+  return 0;
+failed:
+  livenps_positions_free(positions);
+  return -1;
+}
+
 /* ---- publish ----------------------------------------------------------------------------------------------------- */
 
 void livenps_ops_add(livenps_ops *ops, const char *bytes, size_t length) {

@@ -141,6 +141,28 @@ int livenps_script_read(livenps_redis *redis, const livenps_keys *keys, const li
                         const char *last, int64_t max_bytes, livenps_reading *reading, livenps_error *error);
 void livenps_reading_free(livenps_reading *reading); /* legal on {0} */
 
+/* The same for whoever only looks (verify): no lease, nothing is renewed. Entries after `last` up to `head`, at most `count`; only at, count and
+ * reply are set. */
+int livenps_log_read(livenps_redis *redis, const livenps_keys *keys, const char *last, const char *head,
+                     int count, livenps_reading *reading, livenps_error *error);
+
+/* All positions, and the entry that brought them there, read in the same moment. Writes nothing. */
+typedef struct {
+  livenps_text field; /* "<topic>/<partition>" */
+  int64_t next;
+} livenps_position;
+typedef struct {
+  livenps_reply *reply; /* the texts borrow from it */
+  int64_t redis_ms;
+  char lineage[33];
+  livenps_entry_id head;
+  livenps_position *at;
+  size_t count;
+} livenps_positions;
+int livenps_script_positions(livenps_redis *redis, const livenps_keys *keys, livenps_positions *positions,
+                             livenps_error *error);
+void livenps_positions_free(livenps_positions *positions); /* legal on {0} */
+
 /* Commands to apply in one script. {0} is empty. */
 typedef struct {
   livenps_buffer bytes; /* all arguments, one after the other */

@@ -43,11 +43,13 @@ static int judge(const char *text, livenps_error *error) {
   int result = livenps_command_settings(&line, environment, &settings, error);
   if (result == 0 && consumer) {
     livenps_replay_options replay;
+    livenps_verify_options verify;
     livenps_table_options table;
     livenps_log_options log;
     char start[32], end[32];
     switch (line.command) {
     case LIVENPS_COMMAND_RUN: result = livenps_run_arguments(&settings, error); break;
+    case LIVENPS_COMMAND_VERIFY: result = livenps_verify_arguments(&line, &verify, error); break;
     case LIVENPS_COMMAND_REPLAY: result = livenps_replay_arguments(&line, &settings, &replay, error); break;
     case LIVENPS_COMMAND_TABLE: result = livenps_table_arguments(&line, &settings, &table, error); break;
     case LIVENPS_COMMAND_LOG: result = livenps_log_arguments(&line, &log, start, end, error); break;
@@ -84,6 +86,8 @@ static void test_right_command_lines(void **state) {
       "livenps-consumer --set topics=a run",
       "livenps-consumer --help",
       "livenps-consumer -h",
+      "livenps-consumer verify --topic a,b --into c --from 1 --to 2026-01-02T00:00:00Z",
+      "livenps-consumer verify --topic a",
       "livenps-consumer replay --help --topic a --from 0 --to 1 --into b",
       "livenps-consumer replay --topic a --from 0 --to 1 --into b --speed 10x --digest",
       "livenps-consumer replay --topic a --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z --dry-run --speed 0.5x",
@@ -125,7 +129,7 @@ static void test_wrong_command_lines(void **state) {
       {"livenps-consumer run -x", "unknown option -x; see livenps-consumer --help"},
       {"livenps-consumer --set", "option --set needs a value; see livenps-consumer --help"},
       {"livenps-consumer replay --digest=3", "option --digest takes no value"},
-      {"livenps-consumer start", "unknown command 'start'; allowed: run, replay, table or log"},
+      {"livenps-consumer start", "unknown command 'start'; allowed: run, replay, verify, table or log"},
       {"livenps-consumer run more", "run takes no 'more'; see livenps-consumer run --help"},
       {"livenps-consumer run --rollup all", "--rollup is no option of run; see livenps-consumer run --help"},
       {"livenps-consumer --config /nonexistent", "/nonexistent: cannot be opened: No such file or directory"},
@@ -137,6 +141,11 @@ static void test_wrong_command_lines(void **state) {
       {"livenps-consumer --redis h:1",
        "--redis: does not begin with redis://, rediss:// or unix://; allowed: "
        "redis://[USER@]HOST[:PORT][/DATABASE], rediss://... for TLS, unix:///PATH"},
+      {"livenps-consumer verify", "verify needs --topic; see livenps-consumer verify --help"},
+      {"livenps-consumer verify --topic a --from 1",
+       "--from and --to belong together: the range of the replay"},
+      {"livenps-consumer verify --topic a --into b{c}",
+       "--into: has the character '{'; allowed: 1 to 64 of A-Z a-z 0-9 _ . -"},
       {"livenps-consumer replay", "replay needs --topic; see livenps-consumer replay --help"},
       {"livenps-consumer replay --topic a --from 0", "replay needs --to; see livenps-consumer replay --help"},
       {"livenps-consumer replay --topic a --from 0 --to 1",
