@@ -1,5 +1,7 @@
 #include "scripts.h"
 
+#include "../common/log.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -730,21 +732,15 @@ int livenps_script_positions(livenps_redis *redis, const livenps_keys *keys, liv
   positions->count = livenps_reply_count(fields) / 2;
   positions->at = livenps_alloc((positions->count + 1) * sizeof *positions->at);
   for (size_t i = 0; i < positions->count; i++) {
-    livenps_position *position = &positions->at[i];
-    char number[24] = "";
-    livenps_text value = {0};
-    livenps_reply_text(livenps_reply_item(fields, 2 * i), &position->field);
-    livenps_reply_text(livenps_reply_item(fields, 2 * i + 1), &value);
-    /* The number ends at a blank: what an anchor needs stands behind it. */
-    for (size_t c = 0; c < value.length && c < sizeof number - 1 && value.at[c] != ' '; c++) {
-      number[c] = value.at[c];
-    }
-    char *end;
-    position->next = strtoll(number, &end, 10);
-    if (end == number || *end) {
-      livenps_fail(error, LIVENPS_E_DATA,
-                   "%s: the position of %.*s is not a number: another program wrote it", keys->positions,
-                   (int)position->field.length, position->field.at);
+    livenps_standing *standing = &positions->at[i];
+    livenps_text text = {0};
+    livenps_reply_text(livenps_reply_item(fields, 2 * i), &standing->field);
+    if (!livenps_reply_text(livenps_reply_item(fields, 2 * i + 1), &text) ||
+        livenps_position_parse(text, &standing->position) != 0) {
+      char shown[300];
+      livenps_fail(error, LIVENPS_E_DATA, "%s: the position of %s is not one that this program writes",
+                   keys->positions,
+                   livenps_printable(shown, sizeof shown, standing->field.at, standing->field.length));
       goto failed;
     }
   }

@@ -149,14 +149,14 @@ int livenps_log_read(livenps_redis *redis, const livenps_keys *keys, const char 
 /* All positions, and the entry that brought them there, read in the same moment. Writes nothing. */
 typedef struct {
   livenps_text field; /* "<topic>/<partition>" */
-  int64_t next;
-} livenps_position;
+  livenps_position position;
+} livenps_standing;
 typedef struct {
   livenps_reply *reply; /* the texts borrow from it */
   int64_t redis_ms;
   char lineage[33];
   livenps_entry_id head;
-  livenps_position *at;
+  livenps_standing *at;
   size_t count;
 } livenps_positions;
 int livenps_script_positions(livenps_redis *redis, const livenps_keys *keys, livenps_positions *positions,

@@ -22,10 +22,12 @@
  * 2. What is not compared is said, and is never reported as equal. */
 
 enum {
-  STEP = 64,          /* log entries of one call */
-  PICTURES = 50,      /* the aggregator may replace the snapshot while it is read */
-  PICTURE_MS = 100,   /* between two tries */
-  HEADERS_MAX = 20000 /* of a record, as live */
+  STEP = 64,                  /* log entries of one call */
+  CHUNKS = 64,                /* of the snapshot, in one call ... */
+  CHUNKS_BYTES = 1024 * 1024, /* ... that ends with the one that passes this */
+  PICTURES = 50,              /* the aggregator may replace the snapshot while it is read */
+  PICTURE_MS = 100,           /* between two tries */
+  HEADERS_MAX = 20000         /* of a record, as live */
 };
 
 /* What is read of one partition, and what came of it. */
@@ -76,28 +78,43 @@ __attribute__((format(printf, 2, 3))) static void differ(verify *self, const cha
 
 /* -- the picture ---------------------------------------------------------------------------------------------------- */
 
+/* One reply's chunks. */
+static int load_some(verify *self, const char **keys, const size_t *sizes, size_t count,
+                     livenps_error *error) {
+  livenps_reply *reply = livenps_redis_command(self->redis, error, (int)count + 1, keys, NULL);
+  int result = reply ? 0 : -1;
+  for (size_t i = 0; i < count && !result; i++) {
+    livenps_text bytes;
+    const bool sound = livenps_reply_text(livenps_reply_item(reply, i), &bytes) && bytes.length == sizes[i];
+    result = sound ? livenps_state_load(self->state, bytes.at, bytes.length, error)
+                   : livenps_fail(error, LIVENPS_E_DATA,
+                                  "it is missing, or of another length than the pointer says");
+    if (result)
+      livenps_fail_prefix(error, "chunk %s of the snapshot", keys[i + 1]);
+  }
+  livenps_reply_free(reply);
+  return result;
+}
+
+/* Many small chunks in one call, because each call is a chance that the aggregator has replaced one; but no large call. */
 static int load_chunks(verify *self, livenps_error *error) {
+  char names[CHUNKS][400];
+  const char *keys[CHUNKS + 1] = {"MGET"};
+  size_t sizes[CHUNKS], count = 0, bytes = 0;
   livenps_state_open(&self->state, self->settings);
   for (const char *line = self->stored.chunks; *line;) {
     const char *end = strchr(line, '\n');
-    char name[128], key[400];
-    size_t size;
-    if (!end || sscanf(line, "%127s %399s %zu", name, key, &size) != 3)
+    if (!end || sscanf(line, "%*s %399s %zu", names[count], &sizes[count]) != 2)
       return livenps_fail(error, LIVENPS_E_DATA,
                           "the snapshot's list of chunks is not what this program writes");
     line = end + 1;
-    const char *argv[] = {"GET", key};
-    livenps_reply *reply = livenps_redis_command(self->redis, error, 2, argv, NULL);
-    livenps_text bytes;
-    if (!reply)
+    keys[count + 1] = names[count];
+    bytes += sizes[count++];
+    if (count < CHUNKS && bytes < CHUNKS_BYTES && *line)
+      continue;
+    if (load_some(self, keys, sizes, count, error))
       return -1;
-    const int loaded = livenps_reply_text(reply, &bytes) && bytes.length == size
-                           ? livenps_state_load(self->state, bytes.at, bytes.length, error)
-                           : livenps_fail(error, LIVENPS_E_DATA,
-                                          "it is missing or has another length than the pointer says");
-    livenps_reply_free(reply);
-    if (loaded)
-      return livenps_fail_prefix(error, "chunk %s of the snapshot", name);
+    count = bytes = 0;
   }
   return livenps_state_load_finish(self->state, error);
 }
@@ -234,25 +251,26 @@ static int find_parts(verify *self, livenps_error *error) {
                           "namespace %s counts topic %s too: name all of its topics, --topic %s,%s",
                           self->settings->namespace_, line->topic, self->options->topic, line->topic);
     part *part_ = &self->parts[i];
-    *part_ = (part){.line = line, .mapping = self->rules.mappings[topic], .end = line->next};
+    *part_ = (part){.line = line, .mapping = self->rules.mappings[topic], .end = line->position.next};
     if (livenps_watch_bounds(self->watch, line->topic, line->partition, false, &part_->low, &high, error))
       return -1;
-    if (high < line->next) {
+    if (high < line->position.next) {
       differ(self,
              "%s/%" PRId32 ": the position is %" PRId64 ", but the topic ends at %" PRId64
              ": it was made anew, or lost records",
-             line->topic, line->partition, line->next, high);
+             line->topic, line->partition, line->position.next, high);
       part_->end = high;
       part_->lost = true;
     }
-    /* After a gap backwards the offsets are those of another topic of that name, which was read from its start. */
-    part_->from = line->gap < 0 || part_->low > line->start ? part_->low : line->start;
+    /* After a restart the offsets are those of another topic of that name, which was read from its start. */
+    const bool restarted = line->position.incarnation > 1;
+    part_->from = restarted || part_->low > line->start ? part_->low : line->start;
     part_->from = part_->from < part_->end ? part_->from : part_->end;
     part_->next = part_->from;
     part_->done = part_->next >= part_->end;
-    if (line->gap != 0 || part_->low > line->start) {
+    if (restarted || line->gap != 0 || part_->low > line->start) {
       part_->lost = true;
-      part_->since_ms = line->gap ? line->covered_since_ms : 0;
+      part_->since_ms = restarted || line->gap ? line->covered_since_ms : 0;
       /* Until its first record says since when it is whole. */
       if (part_->low > 0)
         part_->since_ms = INT64_MAX;
@@ -323,9 +341,18 @@ static void take_record(verify *self, part *of, const rd_kafka_message_t *messag
   if (of->since_ms == INT64_MAX && record.timestamp_ms >= 0 && record.timestamp_ms < INT64_MAX / 4) {
     /* As the reader says it after a gap: what was lost lay before this record. */
     of->since_ms = record.timestamp_ms + self->settings->admit_future_ms;
-    if (of->line->gap && of->line->covered_since_ms > of->since_ms)
+    if ((of->line->gap || of->line->position.incarnation > 1) && of->line->covered_since_ms > of->since_ms)
       of->since_ms = of->line->covered_since_ms;
   }
+  const livenps_anchor here =
+      livenps_anchor_of(message->offset, record.timestamp_ms, record.key, record.value);
+  const livenps_anchor *const anchors[] = {&of->line->position.anchor, &of->line->position.root};
+  for (size_t i = 0; i < 2; i++)
+    if (anchors[i]->there && anchors[i]->offset == message->offset && !livenps_anchor_same(anchors[i], &here))
+      differ(self,
+             "%s/%" PRId32 ": the record at offset %" PRId64
+             " is not the one that was counted: the topic was made anew",
+             of->line->topic, of->line->partition, message->offset);
   of->next = message->offset + 1;
   of->delivered++;
   self->records++;
@@ -404,17 +431,18 @@ static void compare_positions(verify *self) {
   for (size_t i = 0; i < self->part_count; i++) {
     const livenps_partition *line = self->parts[i].line;
     char field[300];
-    const livenps_position *found = NULL;
+    const livenps_standing *found = NULL;
+    char folded[LIVENPS_POSITION_MAX], stored[LIVENPS_POSITION_MAX] = "none";
     snprintf(field, sizeof field, "%s/%" PRId32, line->topic, line->partition);
     for (size_t p = 0; p < self->positions.count && !found; p++)
       if (livenps_text_equal(self->positions.at[p].field, livenps_text_of(field)))
         found = &self->positions.at[p];
-    if (!found)
-      differ(self, "%s: snapshot and log lead to offset %" PRId64 ", but no position is stored", field,
-             line->next);
-    else if (found->next != line->next)
-      differ(self, "%s: snapshot and log lead to offset %" PRId64 ", the stored position is %" PRId64, field,
-             line->next, found->next);
+    livenps_position_print(&line->position, folded);
+    if (found)
+      livenps_position_print(&found->position, stored);
+    self->compared++;
+    if (strcmp(folded, stored) != 0)
+      differ(self, "%s: snapshot and log lead to position %s, stored is %s", field, folded, stored);
   }
   if (self->positions.count > self->part_count)
     differ(self, "%zu positions are stored, snapshot and log know %zu partitions", self->positions.count,
@@ -435,9 +463,9 @@ static void compare_fates(verify *self, const part *of) {
   char what[64];
   for (int r = 0; r < LIVENPS_REASONS; r++)
     sum += line->rejected[r];
-  if (sum != line->next - line->start)
+  if (sum != line->position.next - line->start)
     differ(self, "%s/%" PRId32 ": %" PRId64 " offsets were read, but what became of them adds up to %" PRId64,
-           line->topic, line->partition, line->next - line->start, sum);
+           line->topic, line->partition, line->position.next - line->start, sum);
   compare_count(self, of, "accepted", line->accepted, of->tally.accepted);
   compare_count(self, of, "late", line->late, of->tally.late);
   compare_count(self, of, "out of range", line->out_of_range, of->tally.out_of_range);

@@ -17,7 +17,7 @@ def verify(world, redis, topics, *more, windows=WINDOWS, **settings):
     """(exit code, the last line, all of stdout and stderr)"""
     topics = topics if isinstance(topics, str) else ",".join(topics)
     found = world.settings(topics, redis, windows=windows, **settings)
-    code, out, err = world.run_consumer("verify", "--topic", topics, *more, settings=found)
+    code, out, err = world.run_consumer("verify", "--topic", topics, *more, settings=found, timeout=300)
     return code, (out.rstrip().split("\n") or [""])[-1], out + err
 
 
@@ -76,7 +76,7 @@ def packed(counters):
     return varint(sum(1 << i for i in counters)) + b"".join(signed(counters[i]) for i in sorted(counters))
 
 
-PARTS = ("from", "to", "through", "covered", "accepted", "late", "duplicate", "out_of_range", "holes", "gap")
+COUNTS = ("accepted", "late", "duplicate", "out_of_range", "holes")
 
 
 def read_entry(data):
@@ -86,9 +86,15 @@ def read_entry(data):
     entry["reasons"] = [b.text() for _ in range(b.varint())]
     entry["parts"] = []
     for _ in range(b.varint()):
-        part = {"topic": b.varint(), "partition": b.varint(), "from": b.signed(), "advance": b.signed(),
-                "through": b.signed(), "covered": b.signed()}
-        part.update({name: b.varint() for name in PARTS[4:9]}, gap=b.signed())
+        part = {"topic": b.varint(), "partition": b.varint(), "incarnation": b.varint(), "flags": b.varint(), "from": b.signed(),
+                "advance": b.signed()}
+        start = b.at
+        for flag in (2, 4):
+            if part["flags"] & flag:
+                b.signed(), b.signed()
+                b.at += 4
+        part.update(anchors=data[start:b.at], through=b.signed(), covered=b.signed())
+        part.update({name: b.varint() for name in COUNTS}, gap=b.signed())
         part["rejected"] = [(b.varint(), b.varint()) for _ in range(b.varint())]
         entry["parts"].append(part)
     entry["cells"] = []
@@ -106,9 +112,9 @@ def write_entry(entry):
         out += varint(len(entry[name])) + b"".join(map(text, entry[name]))
     out += varint(len(entry["parts"]))
     for part in entry["parts"]:
-        out += varint(part["topic"]) + varint(part["partition"])
-        out += b"".join(signed(part[name]) for name in ("from", "advance", "through", "covered"))
-        out += b"".join(varint(part[name]) for name in PARTS[4:9]) + signed(part["gap"])
+        out += b"".join(varint(part[name]) for name in ("topic", "partition", "incarnation", "flags"))
+        out += signed(part["from"]) + signed(part["advance"]) + part["anchors"] + signed(part["through"]) + signed(part["covered"])
+        out += b"".join(varint(part[name]) for name in COUNTS) + signed(part["gap"])
         out += varint(len(part["rejected"])) + b"".join(varint(a) + varint(b) for a, b in part["rejected"])
     out += varint(len(entry["cells"]))
     for mask, names in entry["cells"]:
@@ -140,7 +146,7 @@ def change_slices(data):
 
 
 def change_head(data, change):
-    """The head chunk with change(numbers) applied to its first partition: start, next, through, covered, accepted, late ..."""
+    """The head chunk with change(numbers) applied to its first partition: start, next, accepted, late ..."""
     b = Bytes(data)
     b.at = 2
     b.varint(), b.signed(), b.signed()
@@ -157,7 +163,7 @@ def change_head(data, change):
     assert b.varint() > 0
     b.text(), b.varint()
     start = b.at
-    numbers = [b.signed() for _ in range(10)]
+    numbers = [b.signed() for _ in range(8)]
     change(numbers)
     return data[:start] + b"".join(map(signed, numbers)) + data[b.at:]
 
@@ -240,10 +246,10 @@ def mixed(world, topic):
 
 
 def test_equal_while_it_counts(world):
-    """Two instances, two topics, snapshots three times a second, everything that is not an ordinary event: equal again and again; and
+    """Two instances, two topics, a snapshot every second, everything that is not an ordinary event: equal again and again; and
     nothing in Redis or Kafka has changed by being looked at."""
     redis, topics = world.redis(), [world.topic(3), world.topic(1, suffix="-b")]
-    more = dict(windows=WINDOWS, aggregate__snapshot="300ms")
+    more = dict(windows=WINDOWS, aggregate__snapshot="1s")
     consumers = [world.consumer(topics, redis, **more) for _ in range(2)]
     loads = [world.load(topic, 500, seed=i) for i, topic in enumerate(topics)]
     mixed(world, topics[0])
@@ -364,12 +370,17 @@ def test_one_changed_number_in_the_log(world, stopped):
         value = keys.client.hget(positions, field).split(b" ")
         keys.client.hset(positions, field, b" ".join([b"%d" % (int(value[0]) + step)] + value[1:]))
         code, last, said = verify(world, redis, topic)
-        assert code == DIFFERS and "the stored position is" in difference(said), said
+        assert code == DIFFERS and "lead to position" in difference(said), said
         keys.put_back()
     keys.keep(positions)
-    keys.client.hset(positions, topic + "/7", "12")
+    keys.client.hset(positions, topic + "/7", "12 1")
     code, last, said = verify(world, redis, topic)
     assert code == DIFFERS and "3 positions are stored" in difference(said), said
+    keys.put_back()
+    keys.keep(positions)
+    keys.client.hset(positions, field, "twelve")
+    code, last, said = verify(world, redis, topic)
+    assert code == DAMAGED and "is not one that this program writes" in said, said
     keys.put_back()
     code, last, said = verify(world, redis, topic)
     assert code == EQUAL, said
@@ -404,11 +415,11 @@ def test_one_changed_number_in_the_snapshot(world, stopped):
         keys.put_back()
 
     def late(numbers):
-        numbers[4] -= 1
-        numbers[5] += 1
+        numbers[2] -= 1
+        numbers[3] += 1
 
     def accepted(numbers):
-        numbers[4] += 1
+        numbers[2] += 1
 
     def start(numbers):
         numbers[0] += 1
@@ -455,6 +466,10 @@ def test_other_records_in_the_topic(world):
     lost = records[:50] + [dict(records[50], value=b"lost")] + records[51:]
     code, last, said = made_anew(lost)
     assert code == DIFFERS and "accepted: 200 in the namespace, 199 in the topic" in difference(said), said
+    anchor = int(redis.hash("nps:{%s}:positions" % world.namespace)[topic + "/0"].split(" ")[2].split(":")[0])
+    other = records[:anchor] + [dict(records[anchor], value=records[anchor - 1]["value"])] + records[anchor + 1:]
+    code, last, said = made_anew(other)
+    assert code == DIFFERS and "the record at offset %d is not the one that was counted" % anchor in difference(said), said
     code, last, said = made_anew(records[:199])
     assert code == DIFFERS and "the topic ends at 199" in difference(said), said
     code, last, said = made_anew(records)
