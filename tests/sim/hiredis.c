@@ -97,6 +97,12 @@ static bool is_script(const char *word) {
   return !strcasecmp(word, "EVALSHA") || !strcasecmp(word, "EVAL");
 }
 
+/* The writer's, of all scripts: three keys, positions among them, more arguments than an adoption has. */
+static bool is_commit(int argc, const char **argv) {
+  const char *name = argc > 12 && !strcmp(argv[2], "3") ? strrchr(argv[4], ':') : NULL;
+  return name && !strcmp(name, ":positions");
+}
+
 static bool happens(int in_a_hundred_thousand) {
   return in_a_hundred_thousand && sim_between(1, 100000) <= in_a_hundred_thousand;
 }
@@ -105,6 +111,12 @@ void *redisCommandArgv(redisContext *c, int argc, const char **argv, const size_
   connection *to = (connection *)c;
   sim_process *self = sim_self();
   const bool script = is_script(argv[0]);
+  if (script && self->stop_at_us && is_commit(argc, argv)) {
+    /* The zombie at its worst: what it sends when it wakes was true when it went to sleep. */
+    sim_fault_happened(SIM_STOP);
+    self->paused_until_us = sim_now_us + self->stop_at_us;
+    self->stop_at_us = 0;
+  }
   sim_sleep_us(sim_between(50, script ? 1500 : 400));
   if (gone(to))
     return closed(to);
@@ -124,7 +136,8 @@ void *redisCommandArgv(redisContext *c, int argc, const char **argv, const size_
     sim_fault_happened(SIM_LOST_REQUEST);
     return closed(to);
   }
-  if (script && happens(sim_redis.late)) {
+  if (script && (happens(sim_redis.late) || (self->late_commit && is_commit(argc, argv)))) {
+    self->late_commit = false;
     sim_fault_happened(SIM_LATE);
     later(to, sim_now_us + to->timeout_us + sim_between(-500000, 4000000), argc, argv, lengths);
     sim_sleep_us(to->timeout_us);

@@ -20,7 +20,8 @@ enum {
   REPLAYS = 2,
   EVERY_REPLAY = 10,   /* of so many seeds one is replayed at the end */
   RECOVERY_MS = 30000, /* I5: after the last fault, and the session time-out, and */
-  CATCH_UP_MS = 15000,
+  CATCH_UP_MS = 15000, /* and the longest stop of a process */
+  STOP_MOST_MS = 10000,
 };
 
 static uint64_t seed_now;
@@ -221,6 +222,10 @@ static bool make(sim_fault fault) {
   case SIM_STOP:
     if (!process)
       return false;
+    if (sim_chance(60)) {
+      process->stop_at_us = sim_between(3000000, STOP_MOST_MS * 1000);
+      return false;
+    }
     process->paused_until_us = ms(200, 9000);
     break;
   case SIM_TERM:
@@ -238,6 +243,10 @@ static bool make(sim_fault fault) {
     sim_at(ms(200, 2000), stop_rates, NULL, 0);
     return false;
   case SIM_LATE:
+    if (process && sim_chance(70)) {
+      process->late_commit = true;
+      return false;
+    }
     sim_redis.late = 10000;
     sim_at(ms(200, 2000), stop_rates, NULL, 0);
     return false;
@@ -246,7 +255,7 @@ static bool make(sim_fault fault) {
     sim_redis.away_until_us = ms(100, 5000);
     break;
   case SIM_HANG: sim_redis.hang_until_us = ms(200, 4000); break;
-  case SIM_FAILOVER: new_master(sim_between(0, 3000000)); break;
+  case SIM_FAILOVER: new_master(sim_chance(50) ? sim_between(0, 300000) : sim_between(0, 3000000)); break;
   case SIM_SPLIT:
     if (sim_redis.other)
       return false;
@@ -303,7 +312,7 @@ static bool make(sim_fault fault) {
       sim_kafka.queue_full_until_us = ms(50, 500);
     sim_at(ms(200, 2000), stop_kafka_faults, NULL, 0);
     return false;
-  default: return false; /* these happen by themselves */
+  default: abort();
   }
   sim_fault_happened(fault);
   return true;
@@ -319,7 +328,7 @@ static void fault(void *opaque, int64_t number) {
 
 static bool caught_up(void) {
   for (int i = 0; i < live_count; i++)
-    if (!sim_processes[i].alive)
+    if (!sim_processes[i].alive || sim_paused(&sim_processes[i]))
       return false;
   return sim_oracle_caught_up(sim_redis.db);
 }
@@ -335,7 +344,8 @@ static void heal(void) {
   sim_redis.away_until_us = sim_redis.hang_until_us = sim_redis.error_until_us = 0;
   heal_mood(sim_redis.db, 0);
   for (int i = 0; i < live_count; i++)
-    sim_processes[i].paused_until_us = sim_processes[i].crash_at = 0;
+    sim_processes[i].stop_at_us = sim_processes[i].crash_at = sim_processes[i].late_commit =
+        0; /* who is stopped wakes when it was to */
   sim_topic *topic = sim_topic_find(SIM_TOPIC);
   for (int p = 0; p < topic->count; p++)
     if (topic->at[p].opened >= 0)
@@ -390,13 +400,21 @@ static void replay_twice(void) {
              replays(1)->digest);
 }
 
+/* Moments in which several writers believe to own one partition, or in which Redis steps back, are the hard ones. */
+static sim_fault of_weight(void) {
+  static const sim_fault hard[] = {SIM_STOP, SIM_REBALANCE,  SIM_FAILOVER, SIM_SPLIT,
+                                   SIM_KILL, SIM_LOST_REPLY, SIM_LATE,     SIM_RETENTION};
+  return sim_chance(35) ? hard[sim_between(0, sizeof hard / sizeof *hard - 1)]
+                        : (sim_fault)sim_between(0, SIM_PLANNED - 1);
+}
+
 static void scenario(void) {
   static const char *const windows[] = {"5m/1s", "5m/1s,10m/2s"};
   sim_redis_reset();
   sim_kafka_reset();
-  sim_kafka.session_us = sim_between(3, 6) * 1000000;
+  sim_kafka.session_us = sim_between(2, 5) * 1000000;
   calm = false;
-  live_count = (int)sim_between(1, LIVE);
+  live_count = sim_chance(20) ? 1 : (int)sim_between(2, LIVE);
   const bool trends = sim_chance(20), cooperative = sim_chance(30), kept = sim_chance(80);
   const char *chosen = of_list(windows, 2);
   sim_topic *topic = sim_topic_make(SIM_TOPIC, (int)sim_between(1, 4));
@@ -407,7 +425,7 @@ static void scenario(void) {
   prefill(topic);
   if (sim_chance(20))
     sim_retain(&topic->at[0], sim_stable_end(&topic->at[0]) / 2);
-  const bool small_log = sim_chance(15);
+  const bool small_log = sim_chance(20);
   for (int i = 0; i < live_count; i++) {
     sim_process *process = &sim_processes[i];
     shared_settings(&process->settings, chosen, trends, cooperative, kept);
@@ -418,14 +436,15 @@ static void scenario(void) {
     sim_at(sim_between(0, 1500000), start_live, process, 0);
   }
   faults_end_us = sim_between(6000000, 14000000);
-  for (int64_t i = sim_between(8, 18); i--;)
-    sim_at(sim_between(500000, faults_end_us), fault, NULL, sim_between(0, SIM_FAULTS - 1));
+  for (int64_t i = sim_between(8, 16); i--;)
+    sim_at(sim_between(500000, faults_end_us), fault, NULL, of_weight());
   sim_at(0, supervise, NULL, 0);
   sim_at(sim_between(0, 100000), publish, NULL, 0);
   sim_run(faults_end_us, NULL);
   sim_trace("-- the faults are over");
   heal();
-  sim_run(sim_now_us + RECOVERY_MS * 1000 + sim_kafka.session_us + CATCH_UP_MS * 1000, caught_up);
+  sim_run(sim_now_us + RECOVERY_MS * 1000 + sim_kafka.session_us + (CATCH_UP_MS + STOP_MOST_MS) * 1000,
+          caught_up);
   if (!caught_up()) {
     char text[1500];
     sim_oracle_explain(sim_redis.db, text, sizeof text);

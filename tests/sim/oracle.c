@@ -847,8 +847,12 @@ static void check_refusal(const sim_db *db, const redisReply *reply) {
 void sim_oracle_after(sim_db *db, const sim_process *process, int argc, const char **argv,
                       const size_t *lengths, const redisReply *reply) {
   (void)argc, (void)lengths;
-  if (!sim_db_wrote(db))
+  if (!sim_db_wrote(db)) {
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements && reply->element[0]->str &&
+        !strcmp(reply->element[0]->str, "FULL"))
+      sim_fault_happened(SIM_FULL);
     return;
+  }
   if (!strcasecmp(argv[0], "EVALSHA") || !strcasecmp(argv[0], "EVAL"))
     check_refusal(db, reply);
   char prefix[100];

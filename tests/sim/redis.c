@@ -583,14 +583,14 @@ static redisReply *do_sscan(const call *call) {
 static redisReply *do_zadd(const call *call) {
   bool wrong;
   const value *there = of_kind(call, ZSET, &wrong);
-  if (wrong)
-    return error_reply(wrong_type);
   if (call->argc != 4)
     return NULL;
   char *end;
   strtod(AT(2), &end);
   if (!LEN(2) || end != AT(2) + LEN(2))
     return error_reply("ERR value is not a valid float");
+  if (wrong)
+    return error_reply(wrong_type);
   const bool known = there && find_field(there, AT(3), LEN(3));
   put_field(open_value(call->db, AT(1), LEN(1), ZSET), AT(3), LEN(3), AT(2), LEN(2));
   return integer_reply(!known);
@@ -635,8 +635,6 @@ static redisReply *do_xadd(const call *call) {
   size_t i = 2;
   int64_t ms, seq, least_ms = 0, least_seq = 0;
   const value *there = of_kind(call, STREAM, &wrong);
-  if (wrong)
-    return error_reply(wrong_type);
   if (word_is(call, i, "MINID")) {
     i += word_is(call, i + 1, "=") ? 2 : 1;
     if (i >= call->argc || !parse_id(AT(i), LEN(i), 0, &least_ms, &least_seq))
@@ -654,9 +652,13 @@ static redisReply *do_xadd(const call *call) {
       return NULL;
     if (ms == 0 && seq == 0)
       return error_reply("ERR The ID specified in XADD must be greater than 0-0");
+    if (wrong)
+      return error_reply(wrong_type);
     if (order(ms, seq, last_ms, last_seq) <= 0)
       return error_reply("ERR The ID specified in XADD is equal or smaller than the target stream top item");
   }
+  if (wrong)
+    return error_reply(wrong_type);
   const size_t fields = call->argc - i - 1;
   if (fields == 0 || fields % 2)
     return error_reply("ERR wrong number of arguments for 'xadd' command");

@@ -36,7 +36,9 @@ typedef struct sim_process {
   bool restarting;
   char digest[65]; /* of a replay */
   /* Armed by the scenario, taken by the next call of Redis that runs a script: 0 none. */
-  int crash_at; /* 1: before the script ran, 2: after it, before the reply */
+  int crash_at;       /* 1: before the script ran, 2: after it, before the reply */
+  int64_t stop_at_us; /* stopped for so long just before it sends the next commit */
+  bool late_commit;   /* the next one is carried out after it has given up waiting */
 } sim_process;
 
 extern sim_process sim_processes[SIM_PROCESSES];
@@ -77,25 +79,44 @@ void *sim_keep(size_t size);
 
 /* ---- faults: counted by kind ------------------------------------------------------------------------------------------ */
 
+/* Those that the scenario plans first, then those that happen by themselves. */
 #define SIM_FAULT_LIST(X)                                                                                    \
   X(KILL, "kill")                                                                                            \
   X(KILL_AT_SCRIPT, "kill around a script")                                                                  \
   X(STOP, "stop and go on (zombie)")                                                                         \
   X(TERM, "SIGTERM")                                                                                         \
-  X(REBALANCE, "rebalance") X(LOST_REPLY, "lost reply") X(LOST_REQUEST, "lost request")                      \
-      X(LATE, "late script") X(AWAY, "Redis away") X(HANG, "Redis hangs")                                    \
-          X(FAILOVER, "failover, writes lost") X(SPLIT, "two masters for a while") X(BACKUP, "old backup")   \
-              X(FLUSH, "flush") X(READONLY, "READONLY") X(OOM, "OOM") X(LOADING, "LOADING") X(BUSY, "BUSY")  \
-                  X(NOSCRIPT, "script flush") X(CLOCK, "Redis clock jumps") X(BROKER, "broker away")         \
-                      X(SKIP, "records skipped") X(STRAY, "stale records") X(ABORTED, "aborted transaction") \
-                          X(OPEN, "open transaction") X(RETENTION, "retention passes")                       \
-                              X(PARTITION, "partition added") X(UNACKED, "quarantine not acknowledged")      \
-                                  X(REFUSED, "quarantine refuses") X(FULL, "no aggregator, log full")
+  X(REBALANCE, "rebalance")                                                                                  \
+  X(LOST_REPLY, "lost reply")                                                                                \
+  X(LOST_REQUEST, "lost request")                                                                            \
+  X(LATE, "late script")                                                                                     \
+  X(AWAY, "Redis away")                                                                                      \
+  X(HANG, "Redis hangs")                                                                                     \
+  X(FAILOVER, "failover, writes lost")                                                                       \
+  X(SPLIT, "two masters for a while")                                                                        \
+  X(BACKUP, "old backup")                                                                                    \
+  X(FLUSH, "flush")                                                                                          \
+  X(READONLY, "READONLY")                                                                                    \
+  X(OOM, "OOM")                                                                                              \
+  X(LOADING, "LOADING")                                                                                      \
+  X(BUSY, "BUSY")                                                                                            \
+  X(NOSCRIPT, "script flush")                                                                                \
+  X(CLOCK, "Redis clock jumps")                                                                              \
+  X(BROKER, "broker away")                                                                                   \
+  X(SKIP, "records skipped")                                                                                 \
+  X(STRAY, "stale records")                                                                                  \
+  X(RETENTION, "retention passes")                                                                           \
+  X(PARTITION, "partition added")                                                                            \
+  X(UNACKED, "quarantine not acknowledged")                                                                  \
+  X(REFUSED, "quarantine refuses")                                                                           \
+  X(ABORTED, "aborted transaction")                                                                          \
+  X(OPEN, "open transaction")                                                                                \
+  X(FULL, "log full")
 typedef enum {
 #define SIM_FAULT_ENUM(symbol, name) SIM_##symbol,
   SIM_FAULT_LIST(SIM_FAULT_ENUM)
 #undef SIM_FAULT_ENUM
-      SIM_FAULTS
+      SIM_FAULTS,
+  SIM_PLANNED = SIM_ABORTED
 } sim_fault;
 extern const char *const sim_fault_names[SIM_FAULTS];
 extern uint64_t sim_faults[SIM_FAULTS]; /* of this seed */

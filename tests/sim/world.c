@@ -297,6 +297,8 @@ void sim_start(sim_process *process) {
   process->stop = 0;
   process->exit_code = -1;
   process->crash_at = 0;
+  process->stop_at_us = 0;
+  process->late_commit = false;
   process->paused_until_us = 0;
   process->started_us = sim_now_us;
   spawn(process, process_body, process);
