@@ -127,19 +127,20 @@ static void end_transaction(sim_partition *partition, int number, bool commit) {
 
 static void publish(void *opaque, int64_t number) {
   (void)opaque, (void)number;
+  if (calm) /* the end stays where it is: two replays are asked for the same range */
+    return;
   sim_topic *topic = sim_topic_find(SIM_TOPIC);
   const int p = (int)sim_between(0, topic->count - 1);
   sim_partition *partition = &topic->at[p];
   if (partition->opened >= 0 && sim_chance(40))
     end_transaction(partition, p, sim_chance(50));
-  else if (partition->opened < 0 && sim_chance(8) && !calm) {
+  else if (partition->opened < 0 && sim_chance(8)) {
     sim_fault_happened(SIM_OPEN);
     sim_oracle_publish(p, SIM_OPEN_RECORD, 0);
   }
   for (int64_t i = sim_between(1, 10); i--;)
     sim_oracle_publish(p, partition->opened >= 0 && sim_chance(60) ? SIM_OPEN_RECORD : SIM_STABLE, 0);
-  if (!calm)
-    sim_at(sim_now_us + sim_between(20000, 250000), publish, NULL, 0);
+  sim_at(sim_now_us + sim_between(20000, 250000), publish, NULL, 0);
 }
 
 /* What was in the topic before: of the last quarter of an hour, and of hours ago. */
