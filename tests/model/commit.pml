@@ -32,6 +32,9 @@
 #ifndef FLUSHES
 #define FLUSHES 0
 #endif
+#ifndef RENEWALS
+#define RENEWALS 0 /* how often an aggregator begins a namespace anew that is there: a snapshot that cannot be read, a better one in Kafka */
+#endif
 #ifndef RETENTIONS
 #define RETENTIONS 0 /* how often the oldest record of partition 0 is removed */
 #endif
@@ -94,6 +97,7 @@ bit behind; /* the replica stands still and may be promoted */
 unsigned failovers : 2 = FAILOVERS;
 unsigned flushes : 2 = FLUSHES;
 unsigned retentions : 2 = RETENTIONS;
+unsigned renewals : 2 = RENEWALS;
 unsigned start : 4; /* first offsets that the topic still has */
 
 typedef WRITER {
@@ -959,6 +963,7 @@ inline drain(b) {
   failovers = 0;
   flushes = 0;
   retentions = 0;
+  renewals = 0;
   start = 0;
   token = 0;
   request = 0;
@@ -1021,12 +1026,13 @@ inline send_late(b, request_) {
   fi
 }
 
-/* Somebody with a valid lease is between Kafka's answer and its genesis. Retention does not pass that quickly: assumed. */
+/* Somebody with a valid lease is between Kafka's answer and its genesis, or a genesis is on its way. Retention does not pass that quickly:
+ * assumed. If it did, the writers would tell a gap. */
 #define asking(b, token_) (a[b].phase == ASKED && fenced(token_))
 #if AGGREGATORS > 1
-#define nobody_asks (!asking(0, 1) && !asking(1, 2) && !(token && asking(ON_ITS_WAY, token)))
+#define nobody_asks (!asking(0, 1) && !asking(1, 2) && request != GENESIS_REQUEST)
 #else
-#define nobody_asks (!asking(0, 1) && !(token && asking(ON_ITS_WAY, token)))
+#define nobody_asks (!asking(0, 1) && request != GENESIS_REQUEST)
 #endif
 
 active proctype world() {
@@ -1035,7 +1041,6 @@ active proctype world() {
   owner = 1;
   group = 1;
 #endif
-#ifndef FLUSHED
   /* Begins behind the first genesis, which writers and aggregators may not have noticed. */
   d_step {
     forget(0);
@@ -1045,7 +1050,6 @@ active proctype world() {
     genesis_script(0, 1);
     tidy()
   }
-#endif
 end:
   do
 #ifdef DRAIN
@@ -1179,7 +1183,7 @@ end:
       running true -> any_aggregator;
       d_step { printf("aggregator %d loads what is stored\n", b); look_script(b); tidy(); b = 0 }
     }
-#if FLUSHES || defined(FLUSHED)
+#if FLUSHES || RENEWALS
   :: atomic {
       running true -> any_aggregator; a[b].phase == ABSENT ->
       d_step { printf("aggregator %d asks Kafka where to begin\n", b); ask(b, b + 1); tidy(); b = 0 }
@@ -1257,6 +1261,20 @@ end:
 #endif
 #if FLUSHES
   :: d_step { running flushes && r.present -> printf("Redis is flushed\n"); wipe(r); flushes--; tidy() }
+#endif
+#if RENEWALS
+  :: atomic {
+      running renewals && r.present -> any_aggregator;
+      d_step {
+        printf("aggregator %d decides to begin anew\n", b);
+        forget(b);
+        a[b].phase = ABSENT;
+        a[b].lineage = r.lineage;
+        renewals--;
+        tidy();
+        b = 0
+      }
+    }
 #endif
 #if RETENTIONS
   :: d_step { running retentions && at(start, 0) < END0 && nobody_asks -> start = start + 1; retentions--; printf("retention removes a record\n") }
