@@ -28,7 +28,6 @@ TESTS = os.path.dirname(HERE)
 sys.path[:0] = [TESTS, os.path.join(TESTS, "system")]
 
 import cluster  # noqa: E402
-import compare_truth  # noqa: E402
 import recounted  # noqa: E402
 from cluster import wait_for  # noqa: E402
 
@@ -221,6 +220,10 @@ class Stage:
                 return line.split("instance ", 1)[1].split(" ", 1)[0]
         return None
 
+    def health(self):
+        """As it stands; it expires while nobody aggregates, so it is waited for."""
+        return wait_for(lambda: self.world.health(self.redis), RECOVERY_S, "somebody writes health")
+
     # ---- how far ----
 
     def ends(self):
@@ -309,7 +312,7 @@ class Stage:
             wrong = recounted.differences(taken[1], recounted.recount_at(good, int(taken[0]["as_of_ms"]), WINDOWS, 1),
                                           self.world.namespace, int(taken[0]["as_of_ms"]), 1)
             assert not wrong, "%d differences from the recount:\n%s" % (len(wrong), "\n".join(wrong[:20]))
-        health = self.world.health(self.redis)
+        health = self.health()
         assert genesis is None or health["genesis"] == genesis, "begun anew: genesis %s" % health["genesis"]
         self.quarantined()
 

@@ -27,7 +27,7 @@ def partitions(bed, count, row):
                     stage.send_event(partition)
                 row.tried += 1
                 row.exact(stage, since)
-                health = stage.world.health(stage.redis)
+                health = stage.health()
                 assert int(health["partitions"]) == total, health
             stage.close_load_and_compare(row)
             stage.stop_all()
@@ -113,7 +113,7 @@ def aborted(bed, count, row):
         behind_the_markers(stage)
         stage.close_load_and_compare(row)
         # The oracle knows the holes as what Java's consumer did not hand out; this is what was really sent.
-        assert stage.world.health(stage.redis)["holes"] == str(holes)
+        assert stage.health()["holes"] == str(holes)
         row.note("%d offsets were markers or aborted" % holes)
         stage.stop_all()
 
