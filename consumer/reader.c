@@ -561,9 +561,9 @@ static void on_committed_to_kafka(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 }
 
 /* So that lag tools that only know Kafka work; nothing of ours reads these, so a failure is nobody's loss. One at a
- * time: what librdkafka keeps while the coordinator is away it sends after a lost session without the member's id, and
- * for that Kafka fences a static member for good, as if another process had its name. One alone is given up when as
- * much time as a session lasts has passed, and behind a lost session there are no lanes for another. */
+ * time: what librdkafka keeps while the coordinator is away it may send after a lost session with a member's id that is
+ * no longer ours, and for that Kafka fences a static member for good, as if another process had its name. With one alone
+ * that is rarer, not impossible. */
 static void commit_to_kafka(livenps_reader *reader) {
   if (!reader->group || !reader->config.settings->kafka_commit || reader->rebalancing || reader->adopt ||
       !reader->batch.lane_count || reader->kafka_commit_open)
@@ -668,8 +668,11 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
   char fatal_text[256];
   if (code == RD_KAFKA_RESP_ERR__FATAL) {
     rd_kafka_fatal_error(rk, fatal_text, sizeof fatal_text);
-    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED,
-                 "kafka: %s (is another process running with the same instance name?)", fatal_text);
+    livenps_fail(
+        &reader->fatal, LIVENPS_E_REFUSED,
+        "kafka: %s (is another process running with the same instance name? else the group's coordinator "
+        "was away for longer than the session: start again)",
+        fatal_text);
     return;
   }
   livenps_log_limited(&limit, LIVENPS_WARN, "kafka", "%s", text);
