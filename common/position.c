@@ -136,3 +136,15 @@ int livenps_position_parse(livenps_text text, livenps_position *position) {
     position->root = position->anchor;
   return 0;
 }
+
+livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low) {
+  if (anchor != LIVENPS_TRACE_OTHER && root != LIVENPS_TRACE_OTHER)
+    return LIVENPS_VERDICT_SAME;
+  if (root == LIVENPS_TRACE_SAME)
+    return LIVENPS_VERDICT_CUT;
+  /* The newest anchor may be a record of the new topic already; the root lies far behind what an election can lose. */
+  if (root == LIVENPS_TRACE_OTHER && !one)
+    return LIVENPS_VERDICT_ANEW;
+  /* Nothing old is left to compare. A new topic begins at 0; to take an old one for it would count all of it twice. */
+  return low == 0 ? LIVENPS_VERDICT_ANEW : LIVENPS_VERDICT_CUT;
+}

@@ -36,4 +36,23 @@ size_t livenps_position_print(const livenps_position *position, char out[LIVENPS
 /* 0, or -1 when the text is not one that print gives (*position is then undefined). */
 int livenps_position_parse(livenps_text text, livenps_position *position);
 
+/* ---- whether the offsets still mean the same records ---- */
+
+/* What a topic answers to the offset of an anchor. */
+typedef enum {
+  LIVENPS_TRACE_NONE,  /* no anchor, or no word: nothing is proven */
+  LIVENPS_TRACE_SAME,  /* the record is there */
+  LIVENPS_TRACE_OTHER, /* another record is there, or the topic ends before it */
+  LIVENPS_TRACE_GONE,  /* the topic begins behind it: nothing is proven */
+} livenps_trace;
+
+typedef enum {
+  LIVENPS_VERDICT_SAME, /* or nothing that could be proven */
+  LIVENPS_VERDICT_ANEW, /* the topic was deleted and made anew: to be read from its start */
+  LIVENPS_VERDICT_CUT, /* Kafka lost the end of the log (unclean election, power): to be read on from where it ends */
+} livenps_verdict;
+
+/* one: anchor and root are the same record. low: the topic's first offset. */
+livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low);
+
 #endif

@@ -45,6 +45,8 @@ livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_
                          .next = -1,
                          .end = INT64_MAX,
                          .jump = -1,
+                         .doubt = true,
+                         .broker = -1,
                          .uncovered_ms = -1};
   snprintf(lane->topic, sizeof lane->topic, "%s", topic);
   snprintf(lane->field, sizeof lane->field, "%s/%d", lane->topic, partition);
@@ -63,31 +65,48 @@ livenps_lane *livenps_batch_find(livenps_batch *batch, const char *topic, int32_
   return NULL;
 }
 
-/* Whether the lane may go on at `offset`. A hole is normal (transactions, compaction), but librdkafka can also skip records around
- * assign and seek: the first jump is believed only when a fresh fetch from the same place jumps to the same offset again. */
-static bool arrive(livenps_lane *lane, int64_t offset) {
-  if (lane->reseek || offset < lane->next)
-    return false;
-  if (offset > lane->next && lane->fresh && lane->jump != offset) {
-    lane->jump = offset;
-    lane->reseek = true;
-    return false;
-  }
-  lane->fresh = false;
-  lane->jump = -1;
-  /* At most up to the end: a replay's range ends in the middle of a hole just as well. */
+/* At most up to the end: a replay's range ends in the middle of a hole just as well. */
+static void pass_hole(livenps_lane *lane, int64_t offset) {
   const int64_t to = offset < lane->end ? offset : lane->end;
   if (to > lane->next) {
     lane->pending.holes += to - lane->next;
     lane->next = to;
   }
+}
+
+/* Whether the lane may go on at `offset`. A hole is normal (transactions, compaction), but librdkafka can also skip records around
+ * assign, seek and a change of leader: a jump in doubt is believed only as far as a second, fresh fetch from the same place jumps too.
+ *
+ *   next . . . . jump                 what the first fetch left out
+ *   next . . . . . . . . offset       the second: the hole up to jump is one. When a record stood there, this fetch skipped it.
+ *   next . . offset                   the second: the first fetch skipped what stands here
+ */
+static bool arrive(livenps_batch *batch, livenps_lane *lane, int64_t offset, bool end) {
+  if (lane->reseek || offset < lane->next)
+    return false;
+  const bool known = lane->jump >= 0, again = known && offset == lane->jump,
+             skipped = known && offset < lane->jump && !end;
+  if (offset > lane->next && lane->doubt && !again && !skipped) {
+    if (known && lane->jump_end && offset > lane->jump)
+      pass_hole(lane, lane->jump);
+    lane->jump = offset;
+    lane->jump_end = end;
+    lane->reseek = true;
+    batch->refetches++;
+    return false;
+  }
+  batch->skips += skipped;
+  /* One confirmed jump speaks for this stretch of fetching, one skip against it. */
+  lane->doubt = lane->doubt && !again;
+  lane->jump = -1;
+  pass_hole(lane, offset);
   return true;
 }
 
 static bool take(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t timestamp_ms) {
   if (offset < lane->next && !lane->reseek)
     batch->strays++;
-  if (!arrive(lane, offset) || offset >= lane->end)
+  if (!arrive(batch, lane, offset, false) || offset >= lane->end)
     return false;
   lane->next = offset + 1;
   if (timestamp_ms > LAST_MS)
@@ -139,8 +158,8 @@ void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason 
   lane->reseek = true;
 }
 
-void livenps_batch_end(livenps_lane *lane, int64_t offset) {
-  arrive(lane, offset);
+void livenps_batch_end(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
+  arrive(batch, lane, offset, true);
 }
 
 static void uncover(livenps_batch *batch, livenps_lane *lane, int64_t redis_ms) {
@@ -151,9 +170,33 @@ void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset,
   lane->pending.gap += offset - lane->next;
   lane->next = offset;
   lane->out_of_range = false;
-  lane->fresh = true;
+  lane->doubt = true;
   lane->jump = -1;
   uncover(batch, lane, redis_ms);
+}
+
+void livenps_batch_restart(livenps_batch *batch, livenps_lane *lane, int64_t offset, bool keep_root,
+                           int64_t redis_ms) {
+  livenps_batch_gap(batch, lane, offset, redis_ms);
+  lane->anchor = lane->root = keep_root ? lane->stored.root : (livenps_anchor){0};
+  lane->unanchored = 0;
+  lane->restart = true;
+  lane->finding = (livenps_finding){0};
+  lane->wanted_ms = 0;
+}
+
+void livenps_batch_root(livenps_lane *lane) {
+  if (!lane->restart)
+    lane->root = lane->stored.anchor;
+}
+
+bool livenps_batch_verified(const livenps_batch *batch) {
+  for (size_t i = 0; i < batch->lane_count; i++) {
+    const livenps_lane *lane = &batch->lanes[i];
+    if (lane->next != lane->stored.next && lane->wanted_ms && lane->checked_ms < lane->wanted_ms)
+      return false;
+  }
+  return true;
 }
 
 bool livenps_batch_empty(const livenps_batch *batch) {
@@ -234,7 +277,7 @@ bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, const livenps
   lane->next = next;
   lane->reseek = lane->out_of_range = false;
   if (seek) {
-    lane->fresh = true;
+    lane->doubt = true;
     lane->jump = -1;
   }
   if (stored->next >= 0) {

@@ -8,7 +8,17 @@
  * rows. Pure: records and times in, an entry out; Kafka and Redis are on the other side of ingest.c and commit.c.
  *
  * Invariants: accepted + rejected + late + duplicate + out_of_range + gap + holes = next - stored, per partition (I2);
- * an offset is counted once: lower ones than expected are strays and dropped, higher ones leave a hole. */
+ * an offset is counted once: lower ones than expected are strays and dropped, higher ones leave a hole; a hole is believed
+ * when a fresh fetch shows it again (rule 12). */
+
+/* What a check of a lane's anchors found (watch.c). */
+typedef struct {
+  livenps_verdict found;
+  int64_t incarnation; /* in which the anchors were read: once it is over, so is the finding */
+  int64_t offset;      /* where to go on */
+  int64_t sure; /* the stored next offset when the anchors were last found again; -1: never by this process */
+  bool keep_root; /* the root is still there */
+} livenps_finding;
 
 typedef struct {
   char topic[250];
@@ -24,13 +34,21 @@ typedef struct {
   livenps_anchor anchor, root; /* to be stored with next; not there: as stored */
   unsigned unanchored;         /* records since the last that was made an anchor */
   int64_t last_ms;   /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
-  bool fresh;        /* nothing came since assign or seek: the first jump is not believed at once (rule 12) */
+  bool doubt;        /* the next jump is not believed at once: librdkafka may have skipped records */
   int64_t jump;      /* the offset the last unbelieved jump led to, -1 without */
+  bool jump_end;     /* it was the end of the topic, not a record */
   bool reseek;       /* fetch from next again; records are dropped until then */
   bool out_of_range; /* Kafka has no such offset: a gap or a topic made anew */
   int64_t
       uncovered_ms; /* after a gap or a late start: covered from here on, until the next record says it better; else -1 */
   int64_t high, high_asked_ms; /* newest known end offset and when (monotonic) it was asked for; 0 = never */
+  int64_t
+      wanted_ms; /* the anchors must be found again by a check begun after this moment (monotonic); 0: none need be */
+  int64_t checked_ms; /* when the last check began that had an answer */
+  livenps_finding finding;
+  /* The reader's own: the broker the last record came from (-1: none yet), and until when jumps are believed (0: not said yet). */
+  int32_t broker;
+  int64_t believed_until_ms;
 } livenps_lane;
 
 typedef struct {
@@ -39,8 +57,10 @@ typedef struct {
   livenps_combine *combine;
   livenps_lane *lanes;
   size_t lane_count;
-  int64_t clock_ms; /* of the entry in the making */
-  uint64_t strays;  /* records below the expected offset, dropped; since the start */
+  int64_t clock_ms;   /* of the entry in the making */
+  uint64_t strays;    /* records below the expected offset, dropped; since the start */
+  uint64_t refetches; /* jumps that were not believed at once; since the start */
+  uint64_t skips;     /* of those, the ones that were none: a second fetch brought the records */
 } livenps_batch;
 
 void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission);
@@ -62,9 +82,17 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
 /* Takes back the record that was rejected just now, because quarantine had no room: it is fetched again, what came before it stays. */
 void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason);
 /* Kafka says the partition ends at offset: what lies between is a hole. */
-void livenps_batch_end(livenps_lane *lane, int64_t offset);
+void livenps_batch_end(livenps_batch *batch, livenps_lane *lane, int64_t offset);
 /* The topic now starts at offset (rule 11): a gap, said out loud by the caller. redis_ms: the last known Redis TIME. */
 void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t redis_ms);
+/* The offsets mean other records: on at offset, in the next incarnation. What was not read in between, forward or back, is a gap. The
+ * batch holds nothing of the lane that is not of the old records. keep_root: it is still there. */
+void livenps_batch_restart(livenps_batch *batch, livenps_lane *lane, int64_t offset, bool keep_root,
+                           int64_t redis_ms);
+/* The root is no longer in the topic: the newest anchor takes its place. */
+void livenps_batch_root(livenps_lane *lane);
+/* Every lane with something to commit has had its anchors found again since it was wanted: only then it is committed. */
+bool livenps_batch_verified(const livenps_batch *batch);
 
 bool livenps_batch_empty(const livenps_batch *batch); /* no lane advanced */
 /* The entry of all that is in hand, a line for every lane; lends, see combine.h. now_ms is monotonic, for the freshness of

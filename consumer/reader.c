@@ -26,7 +26,13 @@ enum {
   STALL_MS = 20, /* nothing came for so long although there is more: ask (see wake_fetching) */
   STALL_MOST_MS = 1000,
   STALL_ASK_MS = 100,
-  JOINING_MS = 5000, /* longer without partitions at the start is said in the log */
+  JOINING_MS = 5000,   /* longer without partitions at the start is said in the log */
+  BELIEVED_MS = 30000, /* so long after a hole was confirmed others in the partition are believed */
+  DOUBTS_MS = 500,
+  VERIFY_MS =
+      3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
+  STEP_AGAIN_MS = 20,
+  VERIFY_LEAVE_MS = 1000, /* the same when there is no later */
 };
 
 /* Direct-mapped: librdkafka's topic handle and the partition -> lane. Emptied whenever lanes come or go. */
@@ -50,9 +56,12 @@ struct livenps_reader {
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
   bool kafka_commit_open; /* sent to Kafka, not answered yet */
   int64_t serve_until_ms;
-  int64_t outage_since_ms;   /* 0: none */
-  int64_t joining_since_ms;  /* no partitions were assigned yet; 0: told, or they were */
-  int64_t settling_since_ms; /* rejected records hold a commit up; 0: none do */
+  int64_t outage_since_ms;    /* 0: none */
+  int64_t joining_since_ms;   /* no partitions were assigned yet; 0: told, or they were */
+  int64_t settling_since_ms;  /* rejected records hold a commit up; 0: none do */
+  int64_t verifying_since_ms; /* a check of the anchors does */
+  int64_t doubts_at_ms;
+  uint64_t told_skips;
   bool waiting_full;
   bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
   livenps_error fatal;
@@ -233,16 +242,63 @@ static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, c
   }
 }
 
-static void on_trouble(livenps_lane *lane, const rd_kafka_message_t *message) {
+/* What the lane holds is committed only after its anchors were found again from now on. */
+static void want_check(livenps_lane *lane) {
+  lane->wanted_ms = livenps_monotonic_ms();
+}
+
+static void on_trouble(livenps_reader *reader, livenps_lane *lane, const rd_kafka_message_t *message) {
   static livenps_limit limit = {.interval_ms = 5000};
   switch (message->err) {
-  case RD_KAFKA_RESP_ERR__PARTITION_EOF: livenps_batch_end(lane, message->offset); break;
+  case RD_KAFKA_RESP_ERR__PARTITION_EOF: livenps_batch_end(&reader->batch, lane, message->offset); break;
   case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-  case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: lane->out_of_range = true; break;
+#if RD_KAFKA_VERSION >= 0x020100ff
+  case RD_KAFKA_RESP_ERR__LOG_TRUNCATION: /* by leader epochs, which 2.0.2 does not look at */
+#endif
+  case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+    lane->out_of_range = true;
+    want_check(lane);
+    break;
   default:
+    /* An unknown topic may come back as another one. */
+    lane->doubt = true;
+    want_check(lane);
     livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s: %s", lane->field,
                         rd_kafka_err2str(message->err));
   }
+}
+
+/* Another leader: librdkafka may have skipped records on the way to it, and it may not have all that the old one had. */
+static void notice_broker(livenps_lane *lane, const rd_kafka_message_t *message) {
+  const int32_t broker = rd_kafka_message_broker_id(message);
+  if (broker < 0 || broker == lane->broker)
+    return;
+  if (lane->broker >= 0) {
+    lane->doubt = true;
+    want_check(lane);
+  }
+  lane->broker = broker;
+}
+
+/* A confirmed hole is believed to be one of many - each transaction leaves one - for a while, then one of them is fetched again. */
+static void renew_doubts(livenps_reader *reader, int64_t now_ms) {
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (lane->doubt) {
+      lane->believed_until_ms = 0;
+    } else if (!lane->believed_until_ms) {
+      lane->believed_until_ms = now_ms + BELIEVED_MS;
+    } else if (now_ms >= lane->believed_until_ms) {
+      lane->doubt = true;
+    }
+  }
+  if (reader->batch.skips == reader->told_skips)
+    return;
+  livenps_log(LIVENPS_WARN, "ingest",
+              "the Kafka client library skipped records %" PRIu64
+              " times so far; they came with a second fetch, nothing is lost",
+              reader->batch.skips);
+  reader->told_skips = reader->batch.skips;
 }
 
 static int64_t newest_clock(const livenps_reader *reader) {
@@ -260,13 +316,14 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
   /* Records of partitions that were taken from us stay in the queue for a while. */
   if (!lane || lane->out_of_range)
     return;
+  notice_broker(lane, message);
   if (reader->adopt) {
     /* Dropped, so it must be fetched again even if Redis holds just our position. */
     lane->reseek = true;
     return;
   }
   if (message->err) {
-    on_trouble(lane, message);
+    on_trouble(reader, lane, message);
   } else {
     rd_kafka_timestamp_type_t type;
     livenps_record record = {.key = {message->key, message->key_len},
@@ -316,7 +373,7 @@ static void assign_anew(livenps_reader *reader, livenps_error *error) {
     reader->adopt = adopt;
     for (size_t i = 0; i < reader->batch.lane_count; i++) {
       forward(reader, &reader->batch.lanes[i]);
-      reader->batch.lanes[i].fresh = true;
+      reader->batch.lanes[i].doubt = true;
       reader->batch.lanes[i].reseek = false;
     }
     if (incremental)
@@ -330,6 +387,13 @@ static void assign_anew(livenps_reader *reader, livenps_error *error) {
   if (refused)
     rd_kafka_error_destroy(refused);
   rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void assign_all_anew(livenps_reader *reader) {
+  livenps_error error = {0};
+  assign_anew(reader, &error);
+  if (error.code)
+    livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
 }
 
 /* Seeks the lanes that which[] names to their next; where Kafka refuses, all are assigned anew. */
@@ -348,14 +412,10 @@ static void reposition(livenps_reader *reader, const bool *which) {
   for (size_t i = 0; i < reader->batch.lane_count; i++)
     if (which[i]) {
       reader->batch.lanes[i].reseek = false;
-      reader->batch.lanes[i].fresh = true;
+      reader->batch.lanes[i].doubt = true;
     }
-  if (!refused)
-    return;
-  livenps_error error = {0};
-  assign_anew(reader, &error);
-  if (error.code)
-    livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+  if (refused)
+    assign_all_anew(reader);
 }
 
 /* A lane that Redis does not know (a partition added after the genesis) begins at its earliest offset. */
@@ -408,6 +468,9 @@ static bool try_adopt(livenps_reader *reader) {
       reader->seek[i] = livenps_batch_adopt(&reader->batch, &reader->batch.lanes[i], &stored, 0);
     }
   }
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    want_check(&reader->batch.lanes[i]);
+  reader->verifying_since_ms = 0;
   /* Positions can be read where nothing can be written (Redis out of memory): only a commit ends an outage and its back-off. */
   if (!reader->config.commit)
     outage_over(reader);
@@ -428,10 +491,70 @@ static bool adopt_or_wait(livenps_reader *reader) {
   return false;
 }
 
-/* Kafka has no such offset: retention passed the position, or the topic was made anew and is shorter. */
+static int64_t redis_ms(const livenps_reader *reader) {
+  return reader->config.commit ? reader->config.commit->redis_ms : 0;
+}
+
+/* A replay's ends are those of the topic that it began with: what came of it cannot be repaired, only begun again. */
+static void restart(livenps_reader *reader, livenps_lane *lane, livenps_verdict found, int64_t offset,
+                    bool keep_root, int64_t sure) {
+  const char *what =
+      found == LIVENPS_VERDICT_ANEW
+          ? "the topic was deleted and made anew: other records stand where those were that we have read"
+          : "Kafka has lost the end of the log, which we have read";
+  if (!reader->group) {
+    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED,
+                 "%s: %s; begin the replay again, into another namespace (--into)", lane->field, what);
+    return;
+  }
+  /* Nothing was compared between the last check that found the anchors and now. */
+  char twice[160] = "";
+  if (found == LIVENPS_VERDICT_ANEW && sure >= 0 && sure < lane->next)
+    snprintf(twice, sizeof twice,
+             "; up to %" PRId64 " of its records may have been counted before that was seen",
+             lane->next - sure);
+  livenps_log(LIVENPS_ERROR, "ingest",
+              "%s: %s: reading on from offset %" PRId64 " instead of %" PRId64 ", incarnation %" PRId64
+              "; windows that it falls in are not complete%s",
+              lane->field, what, offset, lane->next, lane->stored.incarnation + 1, twice);
+  livenps_batch_restart(&reader->batch, lane, offset, keep_root, redis_ms(reader));
+}
+
+/* Whether the checks found that a lane's offsets mean other records now, and nobody has seen to it yet. */
+static bool found_other(const livenps_lane *lane) {
+  return lane->finding.found != LIVENPS_VERDICT_SAME && lane->stored.next >= 0 && !lane->restart &&
+         lane->finding.incarnation == lane->stored.incarnation;
+}
+
+static bool any_found_other(const livenps_reader *reader) {
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (found_other(&reader->batch.lanes[i]))
+      return true;
+  return false;
+}
+
+/* After an adoption: nothing is in hand, and what the finding was about still stands. The commit that follows says it to all; another
+ * instance that was faster is met as a conflict. true when there was one. */
+static bool restart_found(livenps_reader *reader) {
+  bool any = false;
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (found_other(lane)) {
+      const livenps_finding finding = lane->finding;
+      restart(reader, lane, finding.found, finding.offset, finding.keep_root, finding.sure);
+      any = true;
+    }
+  }
+  return any;
+}
+
+/* Kafka has no such offset: retention passed the position, the topic was made anew and is shorter, or its log was cut. */
 static void mend_range(livenps_reader *reader, livenps_lane *lane) {
   livenps_error error = {0};
   int64_t low, high;
+  /* Which of these is for the anchors to tell. */
+  if (lane->stored.anchor.there && lane->checked_ms < lane->wanted_ms)
+    return;
   if (livenps_watch_bounds(reader->config.watch, lane->topic, lane->partition, false, &low, &high, &error)) {
     outage(reader, &error);
     return;
@@ -440,13 +563,17 @@ static void mend_range(livenps_reader *reader, livenps_lane *lane) {
     lane->out_of_range = false;
     return;
   }
+  if (lane->next > high) {
+    /* No anchor says more. A new topic begins at 0; to take an old one for it would count all of it twice. */
+    restart(reader, lane, low == 0 ? LIVENPS_VERDICT_ANEW : LIVENPS_VERDICT_CUT, low == 0 ? low : high, false,
+            -1);
+    return;
+  }
   livenps_log(LIVENPS_ERROR, "ingest",
-              lane->next < low ? "%s: offsets %" PRId64 " to %" PRId64
-                                 " are gone (retention): a gap; windows it falls in are not complete"
-                               : "%s: offset %" PRId64
-                                 " is beyond the end, the topic was made anew: reading from %" PRId64,
+              "%s: offsets %" PRId64 " to %" PRId64
+              " are gone (retention): a gap; windows it falls in are not complete",
               lane->field, lane->next, low);
-  livenps_batch_gap(&reader->batch, lane, low, reader->config.commit ? reader->config.commit->redis_ms : 0);
+  livenps_batch_gap(&reader->batch, lane, low, redis_ms(reader));
 }
 
 static void mend(livenps_reader *reader) {
@@ -461,10 +588,7 @@ static void mend(livenps_reader *reader) {
     seeking |= lane->reseek;
   }
   if (anew) {
-    livenps_error error = {0};
-    assign_anew(reader, &error);
-    if (error.code)
-      livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+    assign_all_anew(reader);
   } else if (seeking) {
     reposition(reader, reader->seek);
   }
@@ -488,6 +612,33 @@ static void remember_clock(livenps_reader *reader) {
   reader->clock_ms = newest_clock(reader);
 }
 
+/* Nothing is committed of a topic that may have become another one since its position was adopted, or since an error that smells of it.
+ * Whoever does not answer must not hold up the partitions of others for ever: then all is read again, as far as it can be. */
+static int verify(livenps_reader *reader, livenps_error *error) {
+  const bool last = livenps_stop || reader->rebalancing;
+  const int64_t until = livenps_monotonic_ms() + (last ? VERIFY_LEAVE_MS : 0);
+  for (;;) {
+    livenps_watch_exchange(reader->config.watch, &reader->batch);
+    const bool other = any_found_other(reader);
+    if (!other && livenps_batch_verified(&reader->batch)) {
+      reader->verifying_since_ms = 0;
+      return 0;
+    }
+    if (other || livenps_monotonic_ms() >= until)
+      break;
+    wait_ms(10);
+  }
+  if (!reader->verifying_since_ms)
+    reader->verifying_since_ms = livenps_monotonic_ms();
+  if (last || livenps_monotonic_ms() - reader->verifying_since_ms > VERIFY_MS) {
+    livenps_batch_drop(&reader->batch);
+    reader->adopt = true;
+    reader->adopt_at_ms = 0;
+  }
+  return livenps_fail(error, LIVENPS_E_LOST,
+                      "kafka: whether the records that were read are still where they were is not known yet");
+}
+
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
   if (reader->batch.lane_count == 0)
     return 0;
@@ -501,6 +652,8 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     return livenps_fail(error, LIVENPS_E_LOST, "Redis is away or refuses what is written");
   }
   remember_clock(reader);
+  if (verify(reader, error))
+    return -1;
   if (!reader->config.commit)
     return sink(reader, error);
   if (reader->config.quarantine) {
@@ -519,7 +672,6 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     }
     reader->settling_since_ms = 0;
   }
-  livenps_watch_ends(reader->config.watch, &reader->batch);
   switch (livenps_commit_flush(reader->config.commit, &reader->batch, error)) {
   case LIVENPS_COMMITTED:
     reader->waiting_full = false;
@@ -548,9 +700,11 @@ static void flush_when_due(livenps_reader *reader) {
   livenps_error error = {0};
   if (livenps_reader_flush(reader, &error) && !reader->fatal.code &&
       (!reader->settling_since_ms ||
-       livenps_monotonic_ms() - reader->settling_since_ms > QUARANTINE_PATIENCE_MS))
+       livenps_monotonic_ms() - reader->settling_since_ms > QUARANTINE_PATIENCE_MS) &&
+      (!reader->verifying_since_ms || reader->adopt))
     outage(reader, &error);
-  reader->flush_at_ms = livenps_monotonic_ms() + settings->commit_interval_ms;
+  reader->flush_at_ms =
+      livenps_monotonic_ms() + (reader->verifying_since_ms ? STEP_AGAIN_MS : settings->commit_interval_ms);
   reader->idle_at_ms = livenps_monotonic_ms() + settings->commit_idle_ms;
 }
 
@@ -675,6 +829,9 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
         fatal_text);
     return;
   }
+  /* A broker went away: what it had sent may be lost inside the library. */
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    reader->batch.lanes[i].doubt = true;
   livenps_log_limited(&limit, LIVENPS_WARN, "kafka", "%s", text);
 }
 
@@ -764,8 +921,22 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
   const int64_t now_ms = livenps_monotonic_ms();
   if (reader->joining_since_ms)
     tell_joining(reader, now_ms);
-  if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader))
-    reposition(reader, reader->seek);
+  livenps_watch_exchange(reader->config.watch, &reader->batch);
+  if (!reader->adopt && any_found_other(reader)) {
+    livenps_batch_drop(&reader->batch);
+    reader->adopt = true;
+    reader->adopt_at_ms = 0;
+  }
+  if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader)) {
+    if (restart_found(reader))
+      assign_all_anew(reader);
+    else
+      reposition(reader, reader->seek);
+  }
+  if (now_ms >= reader->doubts_at_ms) {
+    renew_doubts(reader, now_ms);
+    reader->doubts_at_ms = now_ms + DOUBTS_MS;
+  }
   if (reader->adopt && !reader->batch.lane_count)
     reader->adopt = false;
 
@@ -828,6 +999,7 @@ bool livenps_reader_done(const livenps_reader *reader) {
 void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats *stats) {
   *stats = reader->stats;
   stats->strays = reader->batch.strays;
+  stats->refetches = reader->batch.refetches;
   stats->clock_ms = newest_clock(reader);
   stats->left = 0;
   for (size_t i = 0; i < reader->batch.lane_count; i++)

@@ -48,8 +48,9 @@ bool livenps_reader_done(
 
 typedef struct {
   uint64_t records, accepted, rejected, strays, rebalances;
-  int64_t clock_ms; /* newest min(event time, record timestamp) read, LIVENPS_NO_CLOCK before */
-  int64_t left;     /* assign: offsets still to read */
+  uint64_t refetches; /* jumps of offsets that were read a second time before they were believed */
+  int64_t clock_ms;   /* newest min(event time, record timestamp) read, LIVENPS_NO_CLOCK before */
+  int64_t left;       /* assign: offsets still to read */
   size_t lanes;
 } livenps_reader_stats;
 void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats *stats);

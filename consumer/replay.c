@@ -366,6 +366,7 @@ static int prepare(replay *self, livenps_error *error) {
   }
   for (size_t i = 0; i < self->range_count; i++)
     self->offsets += self->ranges[i].end - self->ranges[i].start;
+  livenps_watch_start(self->watch, false);
   return livenps_reader_open(&self->reader, &config, error) ||
                  livenps_reader_assign(self->reader, self->ranges, self->range_count, error)
              ? -1

@@ -149,7 +149,7 @@ int livenps_run(const livenps_settings *settings) {
       livenps_keep_open(&keep, settings, rules.hash, &error))
     goto end;
   livenps_quarantine_prepare(quarantine, settings);
-  livenps_watch_start(watch);
+  livenps_watch_start(watch, true);
   livenps_keep_start(keep);
 
   aggregator.config =
@@ -182,9 +182,12 @@ end:
     if (livenps_reader_flush(reader, &error))
       livenps_fail_prefix(&error, "what was in hand will be read again");
     livenps_reader_stats_get(reader, &stats);
-    livenps_log(LIVENPS_INFO, "run", "leaving: %llu records read, %llu accepted, %llu rejected, %llu commits",
-                (unsigned long long)stats.records, (unsigned long long)stats.accepted,
-                (unsigned long long)stats.rejected, (unsigned long long)commit.commits);
+    livenps_log(
+        LIVENPS_INFO, "run",
+        "leaving: %llu records read, %llu accepted, %llu rejected, %llu commits, %llu jumps of offsets read twice",
+        (unsigned long long)stats.records, (unsigned long long)stats.accepted,
+        (unsigned long long)stats.rejected, (unsigned long long)commit.commits,
+        (unsigned long long)stats.refetches);
   }
   aggregator.stop = true; /* it folds what was just committed, while we leave the group */
   livenps_reader_close(reader);

@@ -14,27 +14,48 @@
 enum {
   ENDS_EVERY_MS = 500,
   METADATA_EVERY_MS = 5000,
-  AWAY_MS = 8000,  /* longer without any answer is an outage */
-  ASK_MS = 1000,   /* one question about ends; the thread must notice a stop soon */
-  BEGIN_MS = 10000 /* one question at genesis */
+  AWAY_MS = 8000,        /* longer without any answer is an outage */
+  ASK_MS = 1000,         /* one question about ends; the thread must notice a stop soon */
+  BEGIN_MS = 10000,      /* one question at genesis */
+  CHECK_EVERY_MS = 1000, /* the anchors of one partition */
+  CHECK_MS = 300,        /* one round of reading anchors; who does not answer has a later one */
+  CHECK_AGAIN_MS = 250,  /* and not before this */
+  CHECK_AT_ONCE = 64,    /* partitions in one round */
+  CHECK_SHARE =
+      10, /* a round that took a while is followed by a pause nine times as long: a large instance is not slowed */
+  ANCHOR_FETCH_BYTES =
+      4096, /* a record, not a megabyte of those behind it; a larger one comes all the same */
 };
 
+/* One partition that is read here. */
 typedef struct {
   char topic[250];
   int32_t partition;
   int64_t high, asked_ms;
-} end;
+  livenps_position position; /* as stored */
+  int64_t wanted_ms, tried_ms,
+      checked_ms; /* monotonic; of the last check: when it began, when it began and had an answer */
+  int64_t sure;   /* stored next offset at the last check that found the anchors; -1: none has */
+  bool suspect;   /* the last check did not find them: believed when the next one does not either */
+  bool lost;      /* the broker does not know the partition: wanted */
+  bool root_gone; /* and the anchor is there */
+  livenps_finding finding;
+} followed;
 
 struct livenps_watch {
   const livenps_settings *settings;
   rd_kafka_t *rk;        /* read_uncommitted */
   rd_kafka_t *stable_rk; /* read_committed, made when first needed (replay) */
+  rd_kafka_t *anchor_rk; /* reads single records, made when first needed; the thread's */
   pthread_mutex_t lock;
-  end *ends;
-  size_t end_count;
+  followed *lanes;
+  size_t lane_count;
   size_t total;
   bool total_known;
   atomic_bool stop;
+  bool ask_ends;
+  int64_t check_ms;    /* the thread's: no round of checks before this, unless one is wanted */
+  size_t check_turn;   /* the thread's: where the next round begins to look */
   int64_t answered_ms; /* when a broker did so last; 0: not yet */
   bool started;
   pthread_t thread;
@@ -144,36 +165,285 @@ failed:
   return -1;
 }
 
+/* The list may have changed since it was copied: find each again, most likely where it was. Called with the lock. */
+static followed *find(livenps_watch *watch, size_t likely, const char *topic, int32_t partition) {
+  for (size_t k = 0; k < watch->lane_count; k++) {
+    followed *each = &watch->lanes[(likely + k) % watch->lane_count];
+    if (each->partition == partition && !strcmp(each->topic, topic))
+      return each;
+  }
+  return NULL;
+}
+
 /* One request to each leader for all partitions, so that the answers are as fresh for a thousand partitions as for one: a time of
  * RD_KAFKA_OFFSET_END means the end. */
 static void ask_ends(livenps_watch *watch) {
   pthread_mutex_lock(&watch->lock);
-  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)watch->end_count + 1);
-  for (size_t i = 0; i < watch->end_count; i++)
-    rd_kafka_topic_partition_list_add(list, watch->ends[i].topic, watch->ends[i].partition)->offset =
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)watch->lane_count + 1);
+  for (size_t i = 0; i < watch->lane_count; i++)
+    rd_kafka_topic_partition_list_add(list, watch->lanes[i].topic, watch->lanes[i].partition)->offset =
         RD_KAFKA_OFFSET_END;
   pthread_mutex_unlock(&watch->lock);
   const int64_t asked_ms = livenps_monotonic_ms();
   if (list->cnt && !rd_kafka_offsets_for_times(watch->rk, list, ASK_MS)) {
     answered(watch);
     pthread_mutex_lock(&watch->lock);
-    /* The list may have changed meanwhile: find each again, most likely where it was. */
     for (int i = 0; i < list->cnt; i++) {
       const rd_kafka_topic_partition_t *answer = &list->elems[i];
-      end *found = NULL;
-      for (size_t k = 0; !found && k < watch->end_count; k++) {
-        end *each = &watch->ends[((size_t)i + k) % watch->end_count];
-        if (each->partition == answer->partition && !strcmp(each->topic, answer->topic))
-          found = each;
-      }
+      followed *found = find(watch, (size_t)i, answer->topic, answer->partition);
       if (found && !answer->err && answer->offset >= 0) {
         found->high = answer->offset;
         found->asked_ms = asked_ms;
       }
+      if (found && (answer->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+                    answer->err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
+                    answer->err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC))
+        found->lost = true;
     }
     pthread_mutex_unlock(&watch->lock);
   }
   rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* -- single records ----------------------------------------------------------------------------------------------- */
+
+/* The first record at or behind an offset. */
+typedef struct {
+  char topic[250];
+  size_t place; /* the caller's */
+  int32_t partition;
+  int64_t offset;
+  enum { PROBE_SILENT, PROBE_RECORD, PROBE_NOTHING, PROBE_OUTSIDE } answer;
+  livenps_anchor found; /* PROBE_RECORD */
+} probe;
+
+static int open_prober(rd_kafka_t **out, const livenps_watch *watch, livenps_error *error) {
+  rd_kafka_conf_t *conf;
+  char group[128], bytes[16];
+  snprintf(group, sizeof group, "livenps.%s", watch->settings->namespace_); /* named, but never joined */
+  snprintf(bytes, sizeof bytes, "%d", ANCHOR_FETCH_BYTES);
+  if (livenps_kafka_conf(&conf, watch->settings, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
+  if (livenps_kafka_set(conf, "group.id", group, error) ||
+      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
+      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
+      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
+      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
+      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error) ||
+      livenps_kafka_set(conf, "fetch.message.max.bytes", bytes, error) ||
+      livenps_kafka_set(conf, "fetch.min.bytes", "1", error) ||
+      livenps_kafka_set(conf, "fetch.wait.max.ms", "20", error) ||
+      livenps_kafka_set(conf, "queued.min.messages", "1", error)) {
+    rd_kafka_conf_destroy(conf);
+    return -1;
+  }
+  if (livenps_kafka_open(out, conf, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
+  rd_kafka_poll_set_consumer(*out);
+  return 0;
+}
+
+static void answer_probe(probe *probes, size_t count, const rd_kafka_message_t *message, size_t *left) {
+  for (size_t i = 0; message->rkt && i < count; i++) {
+    probe *each = &probes[i];
+    if (each->answer != PROBE_SILENT || each->partition != message->partition ||
+        strcmp(each->topic, rd_kafka_topic_name(message->rkt)))
+      continue;
+    if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+      each->answer = PROBE_NOTHING;
+      (*left)--;
+    } else if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) {
+      each->answer = PROBE_OUTSIDE;
+      (*left)--;
+    } else if (!message->err && message->offset >= each->offset) {
+      rd_kafka_timestamp_type_t type;
+      each->answer = PROBE_RECORD;
+      each->found = livenps_anchor_of(message->offset, rd_kafka_message_timestamp(message, &type),
+                                      (livenps_text){message->key, message->key_len},
+                                      (livenps_text){message->payload, message->len});
+      (*left)--;
+    }
+    return;
+  }
+}
+
+/* All of them by one assignment: one after the other takes a third of a second each. Who has not answered in time stays silent. stop:
+ * ends the waiting when it becomes true; may be NULL. */
+static int read_probes(rd_kafka_t *rk, probe *probes, size_t count, int timeout_ms, const atomic_bool *stop,
+                       livenps_error *error) {
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
+  for (size_t i = 0; i < count; i++)
+    rd_kafka_topic_partition_list_add(list, probes[i].topic, probes[i].partition)->offset = probes[i].offset;
+  const rd_kafka_resp_err_t code = rd_kafka_assign(rk, list);
+  rd_kafka_topic_partition_list_destroy(list);
+  const int64_t until = livenps_monotonic_ms() + timeout_ms;
+  size_t left = count;
+  while (!code && left && !livenps_stop && !(stop && *stop) && livenps_monotonic_ms() < until) {
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 10);
+    if (message) {
+      answer_probe(probes, count, message, &left);
+      rd_kafka_message_destroy(message);
+    }
+  }
+  rd_kafka_assign(rk, NULL);
+  if (code)
+    return livenps_fail(error, LIVENPS_E_LOST, "kafka: reading single records: %s", rd_kafka_err2str(code));
+  return livenps_stop ? livenps_fail(error, LIVENPS_E_LOST, "stopped while Kafka was asked for records") : 0;
+}
+
+/* -- the anchors -------------------------------------------------------------------------------------------------- */
+
+/* One partition's check: the anchor, the root and the topic's bounds, as far as they are known. */
+typedef struct {
+  followed lane; /* as it was when the check began */
+  livenps_trace anchor, root;
+  bool silent;
+  int64_t low, high;
+} check;
+
+/* What is known of an anchor without looking. */
+static livenps_trace trace_by_bounds(const check *each, const livenps_anchor *anchor) {
+  return anchor->offset < each->low     ? LIVENPS_TRACE_GONE
+         : anchor->offset >= each->high ? LIVENPS_TRACE_OTHER
+                                        : LIVENPS_TRACE_NONE;
+}
+
+/* What the answer says of the anchor. A jump over it says nothing: compaction, a transaction's marker, a stale answer. */
+static livenps_trace trace_of(check *each, const probe *asked, const livenps_anchor *anchor) {
+  each->silent |= asked->answer == PROBE_SILENT || asked->answer == PROBE_OUTSIDE; /* cut since the bounds */
+  if (asked->answer != PROBE_RECORD || asked->found.offset != anchor->offset)
+    return LIVENPS_TRACE_NONE;
+  return livenps_anchor_same(&asked->found, anchor) ? LIVENPS_TRACE_SAME : LIVENPS_TRACE_OTHER;
+}
+
+/* The first or the next offset of all chosen, by one request to each leader. */
+static void ask_bounds(livenps_watch *watch, check *checks, size_t count, int64_t which) {
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
+  for (size_t i = 0; i < count; i++)
+    rd_kafka_topic_partition_list_add(list, checks[i].lane.topic, checks[i].lane.partition)->offset = which;
+  const bool failed = rd_kafka_offsets_for_times(watch->rk, list, ASK_MS);
+  /* Answers come in the order of the questions, or not at all. */
+  for (size_t i = 0; i < count; i++) {
+    const rd_kafka_topic_partition_t *answer = i < (size_t)list->cnt ? &list->elems[i] : NULL;
+    if (failed || !answer || answer->err || answer->offset < 0 ||
+        answer->partition != checks[i].lane.partition || strcmp(answer->topic, checks[i].lane.topic))
+      checks[i].silent = true;
+    else if (which == RD_KAFKA_OFFSET_BEGINNING)
+      checks[i].low = answer->offset;
+    else
+      checks[i].high = answer->offset;
+  }
+  rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Which partitions to check now: those that somebody waits for, else the next in turn. Those without an anchor are left out. */
+static size_t choose(livenps_watch *watch, check *checks, int64_t now_ms) {
+  size_t chosen = 0;
+  pthread_mutex_lock(&watch->lock);
+  for (int wanted = 1; wanted >= 0 && !chosen && (wanted || now_ms >= watch->check_ms); wanted--)
+    for (size_t i = 0; i < watch->lane_count && chosen < CHECK_AT_ONCE; i++) {
+      watch->check_turn = (watch->check_turn + 1) % watch->lane_count;
+      followed *lane = &watch->lanes[watch->check_turn];
+      const bool waited_for = lane->wanted_ms > lane->checked_ms || lane->suspect;
+      if (!lane->position.anchor.there ||
+          now_ms - lane->tried_ms < (wanted ? CHECK_AGAIN_MS : CHECK_EVERY_MS) || (wanted && !waited_for))
+        continue;
+      lane->tried_ms = now_ms;
+      checks[chosen++] = (check){.lane = *lane};
+    }
+  pthread_mutex_unlock(&watch->lock);
+  return chosen;
+}
+
+static bool has_root(const check *each) {
+  return !livenps_anchor_same(&each->lane.position.anchor, &each->lane.position.root);
+}
+
+/* The roots, or the anchors, of all chosen. */
+static int ask_anchors(livenps_watch *watch, check *checks, size_t count, bool roots, livenps_error *error) {
+  probe probes[CHECK_AT_ONCE];
+  size_t asked = 0;
+  for (size_t i = 0; i < count; i++) {
+    const livenps_position *position = &checks[i].lane.position;
+    const livenps_anchor *anchor = roots ? &position->root : &position->anchor;
+    livenps_trace *trace = roots ? &checks[i].root : &checks[i].anchor;
+    *trace = trace_by_bounds(&checks[i], anchor);
+    if (*trace != LIVENPS_TRACE_NONE || checks[i].silent || (roots && !has_root(&checks[i])))
+      continue;
+    probes[asked] = (probe){.place = i, .partition = checks[i].lane.partition, .offset = anchor->offset};
+    memcpy(probes[asked++].topic, checks[i].lane.topic, sizeof checks[i].lane.topic);
+  }
+  if (!asked)
+    return 0;
+  if (read_probes(watch->anchor_rk, probes, asked, CHECK_MS, &watch->stop, error))
+    return -1;
+  for (size_t i = 0; i < asked; i++) {
+    check *each = &checks[probes[i].place];
+    if (roots)
+      each->root = trace_of(each, &probes[i], &each->lane.position.root);
+    else
+      each->anchor = trace_of(each, &probes[i], &each->lane.position.anchor);
+  }
+  return 0;
+}
+
+/* A finding is believed when two checks in a row have it: what it leads to cannot be taken back. */
+static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t began_ms) {
+  const bool one = !has_root(each);
+  if (one)
+    each->root = each->anchor;
+  if (each->silent)
+    return;
+  const livenps_verdict found = livenps_position_judge(each->anchor, each->root, one, each->low);
+  pthread_mutex_lock(&watch->lock);
+  followed *lane = find(watch, likely, each->lane.topic, each->lane.partition);
+  if (lane && lane->position.incarnation == each->lane.position.incarnation) {
+    if (found == LIVENPS_VERDICT_SAME) {
+      lane->checked_ms = began_ms;
+      lane->suspect = false;
+      lane->finding = (livenps_finding){0};
+      if (each->anchor == LIVENPS_TRACE_SAME)
+        lane->sure = each->lane.position.next;
+      lane->root_gone = each->root == LIVENPS_TRACE_GONE && each->anchor == LIVENPS_TRACE_SAME;
+    } else if (!lane->suspect) {
+      lane->suspect = true;
+      lane->tried_ms = 0;
+    } else {
+      const int64_t next = lane->position.next;
+      lane->finding = (livenps_finding){.found = found,
+                                        .incarnation = lane->position.incarnation,
+                                        .offset = found == LIVENPS_VERDICT_ANEW ? each->low
+                                                  : next < each->high           ? next
+                                                                                : each->high,
+                                        .sure = lane->sure,
+                                        .keep_root = each->root == LIVENPS_TRACE_SAME};
+    }
+  }
+  pthread_mutex_unlock(&watch->lock);
+}
+
+/* One round: the records at the anchors and the roots of some partitions are read again. */
+static void check_anchors(livenps_watch *watch, int64_t now_ms) {
+  static livenps_limit limit = {.interval_ms = 10000};
+  check checks[CHECK_AT_ONCE];
+  livenps_error error = {0};
+  const size_t count = choose(watch, checks, now_ms);
+  const int64_t began_ms = livenps_monotonic_ms(); /* not before it was wanted */
+  if (!count)
+    return;
+  /* Nothing is asked for outside of the bounds: a partition in error stalls the next assignment. */
+  ask_bounds(watch, checks, count, RD_KAFKA_OFFSET_BEGINNING);
+  ask_bounds(watch, checks, count, RD_KAFKA_OFFSET_END);
+  if ((!watch->anchor_rk && open_prober(&watch->anchor_rk, watch, &error)) ||
+      ask_anchors(watch, checks, count, true, &error) || ask_anchors(watch, checks, count, false, &error)) {
+    if (!livenps_stop)
+      livenps_log_limited(&limit, LIVENPS_WARN, "watch", "%s", error.text);
+    return;
+  }
+  for (size_t i = 0; i < count; i++)
+    conclude(watch, &checks[i], i, began_ms);
+  const int64_t after_ms = livenps_monotonic_ms();
+  watch->check_ms = after_ms + (CHECK_SHARE - 1) * (after_ms - began_ms);
 }
 
 static void *watch_thread(void *opaque) {
@@ -181,7 +451,8 @@ static void *watch_thread(void *opaque) {
   int64_t ends_ms = 0, metadata_ms = livenps_monotonic_ms();
   while (!watch->stop) {
     const int64_t now_ms = livenps_monotonic_ms();
-    if (now_ms - ends_ms >= ENDS_EVERY_MS) {
+    check_anchors(watch, now_ms);
+    if (watch->ask_ends && now_ms - ends_ms >= ENDS_EVERY_MS) {
       ask_ends(watch);
       ends_ms = now_ms;
     }
@@ -195,12 +466,13 @@ static void *watch_thread(void *opaque) {
       pthread_mutex_unlock(&watch->lock);
       metadata_ms = now_ms;
     }
-    rd_kafka_poll(watch->rk, 50);
+    rd_kafka_poll(watch->rk, 20);
   }
   return NULL;
 }
 
-void livenps_watch_start(livenps_watch *watch) {
+void livenps_watch_start(livenps_watch *watch, bool ends) {
+  watch->ask_ends = ends;
   watch->started = pthread_create(&watch->thread, NULL, watch_thread, watch) == 0;
 }
 
@@ -210,44 +482,67 @@ void livenps_watch_close(livenps_watch *watch) {
   watch->stop = true;
   if (watch->started)
     pthread_join(watch->thread, NULL);
+  if (watch->anchor_rk)
+    rd_kafka_destroy(watch->anchor_rk);
   if (watch->stable_rk)
     rd_kafka_destroy(watch->stable_rk);
   if (watch->rk)
     rd_kafka_destroy(watch->rk);
   pthread_mutex_destroy(&watch->lock);
-  free(watch->ends);
+  free(watch->lanes);
   free(watch);
 }
 
 void livenps_watch_follow(livenps_watch *watch, const livenps_batch *batch) {
   pthread_mutex_lock(&watch->lock);
-  watch->ends = livenps_resize(watch->ends, (batch->lane_count + 1) * sizeof *watch->ends);
-  watch->end_count = batch->lane_count;
+  watch->lanes = livenps_resize(watch->lanes, (batch->lane_count + 1) * sizeof *watch->lanes);
+  watch->lane_count = batch->lane_count;
   for (size_t i = 0; i < batch->lane_count; i++) {
-    watch->ends[i] = (end){.partition = batch->lanes[i].partition,
-                           .high = batch->lanes[i].high,
-                           .asked_ms = batch->lanes[i].high_asked_ms};
-    snprintf(watch->ends[i].topic, sizeof watch->ends[i].topic, "%s", batch->lanes[i].topic);
+    const livenps_lane *lane = &batch->lanes[i];
+    watch->lanes[i] = (followed){.partition = lane->partition,
+                                 .high = lane->high,
+                                 .asked_ms = lane->high_asked_ms,
+                                 .position = lane->stored,
+                                 .sure = -1};
+    memcpy(watch->lanes[i].topic, lane->topic, sizeof watch->lanes[i].topic);
   }
   pthread_mutex_unlock(&watch->lock);
 }
 
-void livenps_watch_ends(livenps_watch *watch, livenps_batch *batch) {
+static void exchange(followed *each, livenps_lane *lane, int64_t now_ms) {
+  /* An end never goes back by itself: the topic was made anew, or its log was cut. */
+  if (each->lost || (lane->high_asked_ms && each->high < lane->high))
+    lane->wanted_ms = now_ms;
+  each->lost = false;
+  lane->high = each->high;
+  lane->high_asked_ms = each->asked_ms;
+  if (each->position.incarnation != lane->stored.incarnation) {
+    each->checked_ms = 0;
+    each->sure = -1;
+    each->suspect = each->root_gone = false;
+    each->finding = (livenps_finding){0};
+  }
+  if (each->root_gone && livenps_anchor_same(&each->position.root, &lane->stored.root))
+    livenps_batch_root(lane);
+  each->root_gone = false;
+  /* Nothing is committed behind a doubt; without an anchor there is nothing to find. */
+  if (each->suspect)
+    lane->wanted_ms = now_ms;
+  if (!lane->stored.anchor.there || lane->restart)
+    lane->wanted_ms = 0;
+  each->position = lane->stored;
+  each->wanted_ms = lane->wanted_ms;
+  lane->checked_ms = each->checked_ms;
+  lane->finding = each->finding;
+}
+
+void livenps_watch_exchange(livenps_watch *watch, livenps_batch *batch) {
+  const int64_t now_ms = livenps_monotonic_ms();
   pthread_mutex_lock(&watch->lock);
   for (size_t i = 0; i < batch->lane_count; i++) {
-    livenps_lane *lane = &batch->lanes[i];
-    /* Same order as follow() left them, unless lanes came or went since: then look. */
-    const end *found = i < watch->end_count && watch->ends[i].partition == lane->partition &&
-                               !strcmp(watch->ends[i].topic, lane->topic)
-                           ? &watch->ends[i]
-                           : NULL;
-    for (size_t k = 0; !found && k < watch->end_count; k++)
-      if (watch->ends[k].partition == lane->partition && !strcmp(watch->ends[k].topic, lane->topic))
-        found = &watch->ends[k];
-    if (found) {
-      lane->high = found->high;
-      lane->high_asked_ms = found->asked_ms;
-    }
+    followed *each = find(watch, i, batch->lanes[i].topic, batch->lanes[i].partition);
+    if (each)
+      exchange(each, &batch->lanes[i], now_ms);
   }
   pthread_mutex_unlock(&watch->lock);
 }
@@ -282,76 +577,32 @@ static int offset_for_time(livenps_watch *watch, const char *topic, int32_t part
 
 enum { COVERED_ASK = -2 }; /* in a beginning: its first record says since when it is covered */
 
-static livenps_beginning *asked_of(livenps_beginning *beginnings, size_t count,
-                                   const rd_kafka_message_t *message) {
-  for (size_t i = 0; message->rkt && i < count; i++)
-    if (beginnings[i].covered_since_ms == COVERED_ASK && beginnings[i].partition == message->partition &&
-        !strcmp(beginnings[i].topic, rd_kafka_topic_name(message->rkt)))
-      return &beginnings[i];
-  return NULL;
-}
-
-/* Partitions that have lost records are covered since the first that they still have, and the skew that its events may be ahead. One reader
- * for all of them: one after the other takes a third of a second each. Where no record comes in time, nothing is known (-1). */
+/* Partitions that have lost records are covered since the first that they still have, and the skew that its events may be ahead. Where no
+ * record comes in time, nothing is known (-1). */
 static int read_first(livenps_watch *watch, livenps_beginning *beginnings, size_t count,
                       livenps_error *error) {
-  rd_kafka_conf_t *conf;
-  rd_kafka_t *rk;
-  char group[128];
-  size_t left = 0;
+  size_t asked = 0;
+  int result = 0;
+  probe *probes = livenps_alloc((count + 1) * sizeof *probes);
   for (size_t i = 0; i < count; i++)
-    left += beginnings[i].covered_since_ms == COVERED_ASK;
-  if (!left)
-    return 0;
-  snprintf(group, sizeof group, "livenps.%s", watch->settings->namespace_); /* named, but never joined */
-  if (livenps_kafka_conf(&conf, watch->settings, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
-      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error)) {
-    rd_kafka_conf_destroy(conf);
-    return -1;
-  }
-  if (livenps_kafka_open(&rk, conf, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  rd_kafka_poll_set_consumer(rk);
-  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)left);
-  for (size_t i = 0; i < count; i++)
-    if (beginnings[i].covered_since_ms == COVERED_ASK)
-      rd_kafka_topic_partition_list_add(list, beginnings[i].topic, beginnings[i].partition)->offset =
-          beginnings[i].start;
-  const rd_kafka_resp_err_t code = rd_kafka_assign(rk, list);
-  rd_kafka_topic_partition_list_destroy(list);
-  const int64_t until = livenps_monotonic_ms() + BEGIN_MS;
-  while (!code && left && !livenps_stop && livenps_monotonic_ms() < until) {
-    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 100);
-    livenps_beginning *beginning = message ? asked_of(beginnings, count, message) : NULL;
-    const bool nothing = beginning && (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
-                                       message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET);
-    if (beginning && (nothing || !message->err)) {
-      rd_kafka_timestamp_type_t type;
-      const int64_t first_ms = nothing ? -1 : rd_kafka_message_timestamp(message, &type);
-      /* A timestamp that only a broken clock gives tells nothing. */
-      beginning->covered_since_ms =
-          first_ms < 0 || first_ms > INT64_MAX / 4 ? -1 : first_ms + watch->settings->admit_future_ms;
-      left--;
+    if (beginnings[i].covered_since_ms == COVERED_ASK) {
+      probes[asked] =
+          (probe){.place = i, .partition = beginnings[i].partition, .offset = beginnings[i].start};
+      memcpy(probes[asked++].topic, beginnings[i].topic, sizeof beginnings[i].topic);
     }
-    if (message)
-      rd_kafka_message_destroy(message);
+  rd_kafka_t *rk = NULL;
+  if (asked && (open_prober(&rk, watch, error) || read_probes(rk, probes, asked, BEGIN_MS, NULL, error)))
+    result = -1;
+  for (size_t i = 0; i < asked && !result; i++) {
+    const int64_t first_ms = probes[i].answer == PROBE_RECORD ? probes[i].found.timestamp_ms : -1;
+    /* A timestamp that only a broken clock gives tells nothing. */
+    beginnings[probes[i].place].covered_since_ms =
+        first_ms < 0 || first_ms > INT64_MAX / 4 ? -1 : first_ms + watch->settings->admit_future_ms;
   }
-  rd_kafka_assign(rk, NULL);
-  rd_kafka_destroy(rk);
-  for (size_t i = 0; i < count; i++)
-    if (beginnings[i].covered_since_ms == COVERED_ASK)
-      beginnings[i].covered_since_ms = -1;
-  if (code)
-    return livenps_fail(error, LIVENPS_E_LOST, "kafka: reading the first records: %s",
-                        rd_kafka_err2str(code));
-  return livenps_stop ? livenps_fail(error, LIVENPS_E_LOST, "stopped while Kafka was asked where to begin")
-                      : 0;
+  if (rk)
+    rd_kafka_destroy(rk);
+  free(probes);
+  return result;
 }
 
 static int begin_partition(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms,

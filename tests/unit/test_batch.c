@@ -64,9 +64,10 @@ static void test_every_offset_once(void **state) {
   assert_int_equal(batch.strays, 1);
   assert_true(feed(&batch, lane, 101, 2, "delivery", 3, true, &fate));
   assert_int_equal(fate, LIVENPS_REJECTED);
-  assert_true(
-      feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* after a record, a hole is believed */
-  livenps_batch_end(lane, 107);
+  assert_false(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* the first hole must come twice */
+  lane->reseek = false;
+  assert_true(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate));
+  livenps_batch_end(&batch, lane, 107); /* the next one need not */
   livenps_advance advances[1];
   livenps_entry entry;
   livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
@@ -106,9 +107,148 @@ static void test_first_jump_is_not_believed(void **state) {
   assert_int_equal(other->pending.holes, 2);
 
   livenps_lane *ended = open_lane(&batch, 2, 10);
-  livenps_batch_end(ended, 15); /* an EOF event of before the seek must not pass records either */
+  livenps_batch_end(&batch, ended, 15); /* an EOF event of before the seek must not pass records either */
   assert_true(ended->reseek);
   assert_int_equal(ended->next, 10);
+  livenps_batch_free(&batch);
+}
+
+/* Records of an open topic go on while a jump is being fetched again: what two fetches left out is a hole, and no more than that. */
+static void test_jumps_that_move(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  /* Aborted transactions at the end: each time the end lies further. Never stuck, never further than seen twice. */
+  for (int64_t end = 15; end <= 45; end += 10) {
+    livenps_batch_end(&batch, lane, end);
+    assert_true(lane->reseek);
+    assert_int_equal(lane->next, end == 15 ? 10 : end - 10);
+    lane->reseek = false;
+  }
+  assert_true(feed(&batch, lane, 45, 1, "a", 9, false, &fate)); /* where the last end was: confirmed */
+  assert_false(lane->doubt);
+  assert_int_equal(lane->pending.holes, 35);
+  assert_true(feed(&batch, lane, 50, 1, "a", 9, false, &fate)); /* believed now */
+  assert_int_equal(lane->pending.holes, 39);
+  assert_int_equal(batch.skips, 0);
+
+  /* The second fetch brings a record that the first had left out: the doubt stays. */
+  livenps_lane *skipped = open_lane(&batch, 1, 10);
+  assert_false(feed(&batch, skipped, 20, 1, "a", 9, false, &fate));
+  skipped->reseek = false;
+  assert_true(feed(&batch, skipped, 12, 1, "a", 9, false, &fate)); /* 10 and 11: neither fetch had them */
+  assert_true(skipped->doubt);
+  assert_int_equal(batch.skips, 1);
+  assert_int_equal(skipped->pending.holes, 2);
+  assert_false(feed(&batch, skipped, 20, 1, "a", 9, false, &fate));
+  skipped->reseek = false;
+  /* And here the second skips the record that the first had jumped to: a third one is asked for. */
+  assert_false(feed(&batch, skipped, 25, 1, "a", 9, false, &fate));
+  assert_int_equal(skipped->next, 13);
+  skipped->reseek = false;
+  assert_true(feed(&batch, skipped, 20, 1, "a", 9, false, &fate));
+  assert_int_equal(batch.skips, 2);
+  assert_int_equal(skipped->pending.holes, 2 + 7);
+
+  /* A lane that is put in doubt again (another leader) asks again. */
+  lane = livenps_batch_find(&batch, "events", 0);
+  lane->doubt = true;
+  assert_false(feed(&batch, lane, 60, 1, "a", 9, false, &fate));
+  lane->reseek = false;
+  assert_true(feed(&batch, lane, 60, 1, "a", 9, false, &fate));
+  assert_int_equal(batch.refetches, 4 + 3 + 1);
+  livenps_batch_free(&batch);
+}
+
+static void test_restart(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_advance advances[1];
+  livenps_entry entry;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  assert_true(feed(&batch, lane, 11, 1, "a", 9, false, &fate));
+  livenps_batch_committed(&batch);
+  const livenps_anchor root = lane->stored.root;
+  /* Made anew: from its start, without anchors, in the next incarnation; also when nothing moves. */
+  livenps_batch_restart(&batch, lane, 0, false, NOW * 1000ll);
+  assert_false(livenps_batch_empty(&batch));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(advances[0].restart && advances[0].incarnation == 1 && advances[0].gap == -12 &&
+              advances[0].from == 12 && advances[0].to == 0 && !advances[0].anchor.there &&
+              !advances[0].root.there);
+  assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
+  assert_int_equal(advances[0].covered_since_ms, NOW * 1000ll + admission.future_ms);
+  livenps_position position = livenps_batch_position(lane);
+  assert_true(position.next == 0 && position.incarnation == 2 && !position.anchor.there &&
+              !position.root.there);
+  assert_true(feed(&batch, lane, 0, 7, "a", 9, false, &fate));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(advances[0].anchor.there && advances[0].root.there && advances[0].anchor.offset == 0);
+  assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
+  livenps_batch_committed(&batch);
+  assert_true(lane->stored.next == 1 && lane->stored.incarnation == 2 && !lane->restart);
+
+  /* Cut: the root stays, and stands for the anchor too. */
+  adopt(&batch, lane, 12);
+  lane->stored.root = root;
+  lane->stored.anchor = (livenps_anchor){true, 1, 11, 2};
+  livenps_batch_restart(&batch, lane, 11, true, NOW * 1000ll);
+  position = livenps_batch_position(lane);
+  assert_true(position.next == 11 && position.incarnation == 2 &&
+              livenps_anchor_same(&position.root, &root) && livenps_anchor_same(&position.anchor, &root));
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(advances[0].gap == -1 && livenps_anchor_same(&advances[0].root, &root));
+  livenps_batch_drop(&batch);
+  adopt(&batch, lane, 12);
+  assert_false(lane->restart);
+
+  /* Cut and grown again past the position: nothing moves, but it must be said. */
+  livenps_batch_restart(&batch, lane, 12, true, NOW * 1000ll);
+  assert_false(livenps_batch_empty(&batch));
+  livenps_batch_free(&batch);
+}
+
+static void test_only_verified_lanes_are_committed(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_fate fate;
+  livenps_batch_init(&batch, &admission);
+  open_lane(&batch, 0, 10);
+  open_lane(&batch, 1, 10);
+  livenps_lane *one = &batch.lanes[0], *idle = &batch.lanes[1];
+  idle->wanted_ms = 5000; /* nothing of it would be committed */
+  assert_true(livenps_batch_verified(&batch));
+  one->wanted_ms = 4000;
+  assert_true(livenps_batch_verified(&batch));
+  assert_true(feed(&batch, one, 10, 1, "a", 9, false, &fate));
+  assert_false(livenps_batch_verified(&batch));
+  one->checked_ms = 3999; /* begun before it was wanted */
+  assert_false(livenps_batch_verified(&batch));
+  one->checked_ms = 4000;
+  assert_true(livenps_batch_verified(&batch));
+  livenps_batch_free(&batch);
+}
+
+static void test_another_root(void **state) {
+  (void)state;
+  livenps_batch batch;
+  livenps_advance advances[1];
+  livenps_entry entry;
+  livenps_batch_init(&batch, &admission);
+  livenps_lane *lane = open_lane(&batch, 0, 10);
+  lane->stored.anchor = (livenps_anchor){true, 1, 9, 2};
+  lane->stored.root = (livenps_anchor){true, 1, 0, 2};
+  livenps_batch_root(lane);
+  assert_true(livenps_batch_empty(&batch)); /* it goes with the next entry, an idle one will do */
+  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(advances[0].root.offset == 9 && advances[0].root.there && !advances[0].anchor.there);
+  livenps_batch_committed(&batch);
+  assert_int_equal(lane->stored.root.offset, 9);
   livenps_batch_free(&batch);
 }
 
@@ -185,6 +325,9 @@ static void test_replay_ends_inside_a_hole(void **state) {
   livenps_lane *lane = open_lane(&batch, 0, 0);
   lane->end = 5;
   assert_true(feed(&batch, lane, 0, 1, "a", 9, false, &fate));
+  assert_false(feed(&batch, lane, 8, 1, "a", 9, false, &fate));
+  assert_int_equal(lane->next, 1);
+  lane->reseek = false;
   assert_false(feed(&batch, lane, 8, 1, "a", 9, false, &fate));
   assert_int_equal(lane->next, 5);
   assert_int_equal(lane->pending.holes, 4);
@@ -339,6 +482,10 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_offset_once),
       cmocka_unit_test(test_first_jump_is_not_believed),
+      cmocka_unit_test(test_jumps_that_move),
+      cmocka_unit_test(test_restart),
+      cmocka_unit_test(test_only_verified_lanes_are_committed),
+      cmocka_unit_test(test_another_root),
       cmocka_unit_test(test_anchors),
       cmocka_unit_test(test_adopt_says_when_to_seek),
       cmocka_unit_test(test_replay_ends_inside_a_hole),

@@ -94,11 +94,50 @@ static void test_an_anchor_tells_records_apart(void **state) {
   assert_false(livenps_anchor_same(&one, &other));
 }
 
+static void test_judge(void **state) {
+  (void)state;
+  enum {
+    NONE = LIVENPS_TRACE_NONE,
+    SAME = LIVENPS_TRACE_SAME,
+    OTHER = LIVENPS_TRACE_OTHER,
+    GONE = LIVENPS_TRACE_GONE
+  };
+  static const struct {
+    int anchor, root;
+    bool one;
+    int64_t low;
+    livenps_verdict found;
+  } cases[] = {
+      {SAME, SAME, false, 0, LIVENPS_VERDICT_SAME},
+      {SAME, GONE, false, 7, LIVENPS_VERDICT_SAME}, /* retention passed the root */
+      {GONE, GONE, false, 7, LIVENPS_VERDICT_SAME}, /* and all that was read: nothing is proven */
+      {NONE, NONE, false, 0, LIVENPS_VERDICT_SAME}, /* compacted away */
+      {NONE, SAME, false, 0, LIVENPS_VERDICT_SAME},
+      {SAME, SAME, true, 0, LIVENPS_VERDICT_SAME},
+      {SAME, OTHER, false, 0, LIVENPS_VERDICT_ANEW}, /* the anchor was read of the new topic */
+      {SAME, OTHER, false, 7, LIVENPS_VERDICT_ANEW},
+      {OTHER, OTHER, false, 0, LIVENPS_VERDICT_ANEW},
+      {OTHER, OTHER, true, 0, LIVENPS_VERDICT_ANEW},
+      {GONE, OTHER, false, 7, LIVENPS_VERDICT_ANEW},
+      {OTHER, SAME, false, 0, LIVENPS_VERDICT_CUT},
+      {OTHER, SAME, false, 7, LIVENPS_VERDICT_CUT},
+      {OTHER, GONE, false, 7,
+       LIVENPS_VERDICT_CUT}, /* an old topic: what was read must not be counted twice */
+      {OTHER, OTHER, true, 7, LIVENPS_VERDICT_CUT},
+      {OTHER, NONE, false, 0, LIVENPS_VERDICT_ANEW},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    if (livenps_position_judge((livenps_trace)cases[i].anchor, (livenps_trace)cases[i].root, cases[i].one,
+                               cases[i].low) != cases[i].found)
+      fail_msg("case %zu", i);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_print_and_parse),
       cmocka_unit_test(test_nothing_else_is_read),
       cmocka_unit_test(test_an_anchor_tells_records_apart),
+      cmocka_unit_test(test_judge),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
