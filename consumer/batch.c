@@ -75,19 +75,17 @@ static void pass_hole(livenps_lane *lane, int64_t offset) {
 }
 
 /* Whether the lane may go on at `offset`. A hole is normal (transactions, compaction), but librdkafka can also skip records around
- * assign, seek and a change of leader: a jump in doubt is believed only as far as a second, fresh fetch from the same place jumps too.
+ * assign, seek and a change of leader, or serve stale ones: a jump in doubt is believed only when a fresh fetch from the same place jumps to
+ * the same offset. A record stays where it is; the end does not, while transactions are aborted: there what both ends leave out is a hole.
  *
- *   next . . . . jump                 what the first fetch left out
- *   next . . . . . . . . offset       the second: the hole up to jump is one. When a record stood there, this fetch skipped it.
- *   next . . offset                   the second: the first fetch skipped what stands here
+ *   next . . . . jump                 the end, when the first fetch met it
+ *   next . . . . . . . . offset       the second one: a hole up to jump; from there on it was seen once only
  */
 static bool arrive(livenps_batch *batch, livenps_lane *lane, int64_t offset, bool end) {
   if (lane->reseek || offset < lane->next)
     return false;
-  const bool known = lane->jump >= 0, again = known && offset == lane->jump,
-             skipped = known && offset < lane->jump && !end;
-  if (offset > lane->next && lane->doubt && !again && !skipped) {
-    if (known && lane->jump_end && offset > lane->jump)
+  if (offset > lane->next && lane->doubt && lane->jump != offset) {
+    if (end && lane->jump_end && lane->jump >= 0 && offset > lane->jump)
       pass_hole(lane, lane->jump);
     lane->jump = offset;
     lane->jump_end = end;
@@ -95,9 +93,10 @@ static bool arrive(livenps_batch *batch, livenps_lane *lane, int64_t offset, boo
     batch->refetches++;
     return false;
   }
-  batch->skips += skipped;
-  /* One confirmed jump speaks for this stretch of fetching, one skip against it. */
-  lane->doubt = lane->doubt && !again;
+  if (lane->jump == offset)
+    lane->doubt = false; /* speaks for this stretch of fetching */
+  else if (lane->jump >= 0)
+    batch->skips++; /* there was no hole */
   lane->jump = -1;
   pass_hole(lane, offset);
   return true;

@@ -295,8 +295,8 @@ static void renew_doubts(livenps_reader *reader, int64_t now_ms) {
   if (reader->batch.skips == reader->told_skips)
     return;
   livenps_log(LIVENPS_WARN, "ingest",
-              "the Kafka client library skipped records %" PRIu64
-              " times so far; they came with a second fetch, nothing is lost",
+              "offsets from the Kafka client library jumped without a hole %" PRIu64
+              " times so far; they were fetched again, nothing is lost",
               reader->batch.skips);
   reader->told_skips = reader->batch.skips;
 }

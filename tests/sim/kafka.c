@@ -106,7 +106,7 @@ typedef struct message {
   rd_kafka_message_t message; /* first: this is what the program holds */
   struct message *next;
   lane *lane;
-  unsigned version;
+  unsigned version, assignment;
   bool error;
   sim_record record; /* a copy: the log grows, and moves, meanwhile */
 } message;
@@ -122,8 +122,8 @@ struct lane {
   struct rd_kafka_topic_s topic;
   int partition;
   bool assigned, failed, first, stalled, skipped;
-  int64_t next, end_told; /* told of this end last; -1: of none */
-  unsigned version;
+  int64_t next, end_told;       /* told of this end last; -1: of none */
+  unsigned version, assignment; /* the first also rises with a seek */
   rd_kafka_queue_t *forward;
   struct rd_kafka_queue_s own;
   int64_t stopped_at_us; /* when fetching will have stopped; 0: it has */
@@ -478,7 +478,9 @@ rd_kafka_resp_err_t rd_kafka_offsets_for_times(rd_kafka_t *rk, rd_kafka_topic_pa
     if (!found)
       continue;
     const int64_t time_ms = each->offset;
-    each->offset = time_ms == RD_KAFKA_OFFSET_END ? end_of(rk, found) : -1;
+    each->offset = time_ms == RD_KAFKA_OFFSET_END         ? end_of(rk, found)
+                   : time_ms == RD_KAFKA_OFFSET_BEGINNING ? found->low
+                                                          : -1;
     for (int64_t o = found->low; time_ms >= 0 && each->offset < 0 && o < found->count; o++)
       if (found->at[o].standing != SIM_MARKER && found->at[o].timestamp_ms >= time_ms)
         each->offset = o;
@@ -558,6 +560,7 @@ static message *new_message(lane *of, rd_kafka_resp_err_t err, int64_t offset, c
   message *made = calloc(1, sizeof *made);
   made->lane = of;
   made->version = of->version;
+  made->assignment = of->assignment;
   made->error = !record;
   made->message.err = err;
   made->message.rkt = &of->topic;
@@ -633,11 +636,11 @@ static void fetch(rd_kafka_t *rk) {
     fetch_lane(rk, rk->lanes[i]);
 }
 
-/* Whether the program gets to see it. */
+/* Whether the program gets to see it. What was fetched before a seek the library drops when it is served. */
 static bool served(const message *what) {
   if (what->version == what->lane->version)
     return true;
-  return sim_kafka.stray && !what->error;
+  return sim_kafka.stray && !what->error && what->assignment != what->lane->assignment;
 }
 
 rd_kafka_resp_err_t rd_kafka_get_watermark_offsets(rd_kafka_t *rk, const char *topic, int32_t partition,
@@ -688,6 +691,12 @@ int rd_kafka_consume_callback_queue(rd_kafka_queue_t *queue, int timeout_ms,
 
 const char *rd_kafka_topic_name(const rd_kafka_topic_t *rkt) {
   return rkt->topic->name;
+}
+
+/* One broker leads all. */
+int32_t rd_kafka_message_broker_id(const rd_kafka_message_t *rkmessage) {
+  (void)rkmessage;
+  return 1;
 }
 
 const char *rd_kafka_message_errstr(const rd_kafka_message_t *rkmessage) {
@@ -759,6 +768,7 @@ static void unassign_lane(lane *of) {
     return;
   of->assigned = false;
   of->version++;
+  of->assignment++;
   of->stopped_at_us = sim_now_us + sim_between(1, STOP_MOST_US);
 }
 

@@ -229,7 +229,7 @@ typedef struct {
   int64_t away_until_us;
   int64_t session_us;
   int skip;                   /* fetches after an assignment or seek that leave records out, in a hundred */
-  bool stray;                 /* what was fetched before a revocation or seek is served all the same */
+  bool stray;                 /* what was fetched before a revocation is served all the same */
   int64_t hold_acks_until_us; /* producers' records wait */
   int refuse;                 /* produced records refused, in a hundred */
   int64_t queue_full_until_us;
