@@ -28,7 +28,7 @@ enum {
   STALL_ASK_MS = 100,
   JOINING_MS = 5000,   /* longer without partitions at the start is said in the log */
   BELIEVED_MS = 30000, /* so long after a hole was confirmed others in the partition are believed */
-  DOUBTS_MS = 500,
+  LOOK_MS = 500,       /* at doubts and forwards */
   VERIFY_MS =
       3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
   STEP_AGAIN_MS = 20,
@@ -60,7 +60,7 @@ struct livenps_reader {
   int64_t joining_since_ms;   /* no partitions were assigned yet; 0: told, or they were */
   int64_t settling_since_ms;  /* rejected records hold a commit up; 0: none do */
   int64_t verifying_since_ms; /* a check of the anchors does */
-  int64_t doubts_at_ms;
+  int64_t look_at_ms;
   uint64_t told_skips;
   bool waiting_full;
   bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
@@ -933,9 +933,12 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
     else
       reposition(reader, reader->seek);
   }
-  if (now_ms >= reader->doubts_at_ms) {
+  if (now_ms >= reader->look_at_ms) {
     renew_doubts(reader, now_ms);
-    reader->doubts_at_ms = now_ms + DOUBTS_MS;
+    /* A partition that is taken away and given back at once loses its forward when the stop of the old fetching is through, in silence. */
+    for (size_t i = 0; i < reader->batch.lane_count; i++)
+      forward(reader, &reader->batch.lanes[i]);
+    reader->look_at_ms = now_ms + LOOK_MS;
   }
   if (reader->adopt && !reader->batch.lane_count)
     reader->adopt = false;
