@@ -538,6 +538,16 @@ static lane *lane_of(rd_kafka_t *rk, const char *topic, int partition, bool make
   return made;
 }
 
+/* Fetching that was to stop has stopped: the forward is cleared, whoever set it meanwhile, and that one waits for ever. Done before anything
+ * else is done to the lane, so that it has the time at which it happened. */
+static void finish_stop(lane *of) {
+  if (of->stopped_at_us && sim_now_us >= of->stopped_at_us) {
+    of->stopped_at_us = 0;
+    of->stalled = of->forward != NULL; /* whoever forwarded in between waits for ever */
+    of->forward = NULL;
+  }
+}
+
 rd_kafka_queue_t *rd_kafka_queue_get_partition(rd_kafka_t *rk, const char *topic, int32_t partition) {
   lane *found = lane_of(rk, topic, partition, true);
   return found ? &found->own : NULL;
@@ -545,6 +555,7 @@ rd_kafka_queue_t *rd_kafka_queue_get_partition(rd_kafka_t *rk, const char *topic
 
 void rd_kafka_queue_forward(rd_kafka_queue_t *src, rd_kafka_queue_t *dst) {
   lane *of = src->of;
+  finish_stop(of);
   of->forward = dst;
   of->stalled = false;
   for (message *each = src->first, *next; dst && each; each = next) {
@@ -594,11 +605,7 @@ static void out_of_range(rd_kafka_t *rk, lane *of, const sim_partition *partitio
 
 static void fetch_lane(rd_kafka_t *rk, lane *of) {
   const sim_partition *partition = &of->topic.topic->at[of->partition];
-  if (of->stopped_at_us && sim_now_us >= of->stopped_at_us) {
-    of->stopped_at_us = 0;
-    of->stalled = of->forward != NULL; /* whoever forwarded in between waits for ever */
-    of->forward = NULL;
-  }
+  finish_stop(of);
   if (!of->assigned || of->failed || cluster_away() || partition->away_until_us > sim_now_us ||
       of->queued > QUEUED)
     return;
@@ -777,6 +784,7 @@ static void assign_lane(rd_kafka_t *rk, const rd_kafka_topic_partition_t *elemen
   if (!of)
     return;
   const sim_partition *partition = &of->topic.topic->at[of->partition];
+  finish_stop(of);
   of->assigned = of->first = true;
   of->failed = false;
   of->end_told = -1;
