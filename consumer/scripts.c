@@ -201,7 +201,7 @@ int livenps_script_commit(livenps_redis *redis, const livenps_keys *keys, const 
     *answer = LIVENPS_COMMIT_OK;
   } else if (is(word, "CONFLICT")) {
     *answer = LIVENPS_COMMIT_CONFLICT;
-    snprintf(detail, 512, "%s: stored position %s, expected %s", text, stored, wanted);
+    snprintf(detail, 512, "%.150s: stored position %.159s, expected %.159s", text, stored, wanted);
   } else if (is(word, "EMPTY")) {
     *answer = LIVENPS_COMMIT_EMPTY;
     snprintf(detail, 512, "nothing is stored in the namespace");
