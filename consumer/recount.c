@@ -29,6 +29,8 @@ struct livenps_recount {
 
 void livenps_recount_new(livenps_recount **out, const livenps_recount_config *config) {
   livenps_recount *recount = livenps_alloc(sizeof *recount);
+  /* A document that there is no memory for must not be taken for one that is no JSON. */
+  json_set_alloc_funcs(livenps_alloc, free);
   recount->config = *config;
   recount->decoder = livenps_decoder_new();
   recount->bucket_count = 1024;
