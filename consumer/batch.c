@@ -47,6 +47,7 @@ livenps_lane *livenps_batch_open(livenps_batch *batch, const char *topic, int32_
                          .jump = -1,
                          .doubt = true,
                          .broker = -1,
+                         .still_at = -1,
                          .uncovered_ms = -1};
   snprintf(lane->topic, sizeof lane->topic, "%s", topic);
   snprintf(lane->field, sizeof lane->field, "%s/%d", lane->topic, partition);
@@ -196,6 +197,14 @@ bool livenps_batch_verified(const livenps_batch *batch) {
       return false;
   }
   return true;
+}
+
+void livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t redis_ms) {
+  lane->pending.holes += offset - lane->next;
+  lane->next = offset;
+  lane->reseek = true;
+  lane->jump = -1;
+  uncover(batch, lane, redis_ms);
 }
 
 bool livenps_batch_empty(const livenps_batch *batch) {

@@ -33,12 +33,14 @@ typedef struct {
   livenps_advance pending;     /* counts since stored; from, to, through are set when the entry is made */
   livenps_anchor anchor, root; /* to be stored with next; not there: as stored */
   unsigned unanchored;         /* records since the last that was made an anchor */
-  int64_t last_ms;   /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
-  bool doubt;        /* the next jump is not believed at once: librdkafka may have skipped records */
-  int64_t jump;      /* the offset the last unbelieved jump led to, -1 without */
-  bool jump_end;     /* it was the end of the topic, not a record */
-  bool reseek;       /* fetch from next again; records are dropped until then */
-  bool out_of_range; /* Kafka has no such offset: a gap or a topic made anew */
+  int64_t last_ms; /* record timestamp of the last record since stored, LIVENPS_THROUGH_SAME without */
+  bool doubt;      /* the next jump is not believed at once: librdkafka may have skipped records */
+  int64_t jump;    /* the offset the last unbelieved jump led to, -1 without */
+  bool jump_end;   /* it was the end of the topic, not a record */
+  bool reseek;     /* fetch from next again; records are dropped until then */
+  bool suspect;    /* Kafka hands out what librdkafka cannot read */
+  int64_t still_at, still_since_ms, still_ms; /* stands at this offset since then; examined after so long */
+  bool out_of_range;                          /* Kafka has no such offset: a gap or a topic made anew */
   int64_t
       uncovered_ms; /* after a gap or a late start: covered from here on, until the next record says it better; else -1 */
   int64_t high, high_asked_ms; /* newest known end offset and when (monotonic) it was asked for; 0 = never */
@@ -93,6 +95,10 @@ void livenps_batch_restart(livenps_batch *batch, livenps_lane *lane, int64_t off
 void livenps_batch_root(livenps_lane *lane);
 /* Every lane with something to commit has had its anchors found again since it was wanted: only then it is committed. */
 bool livenps_batch_verified(const livenps_batch *batch);
+
+/* Kafka has the records before offset, and nobody can read them: holes that uncover windows as a gap does; said out loud by the
+ * caller. No gap, because a gap is what an older snapshot may count: here that one would lead to the same records again. */
+void livenps_batch_unreadable(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t redis_ms);
 
 bool livenps_batch_empty(const livenps_batch *batch); /* no lane advanced */
 /* The entry of all that is in hand, a line for every lane; lends, see combine.h. now_ms is monotonic, for the freshness of

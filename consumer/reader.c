@@ -1,5 +1,7 @@
 #include "reader.h"
 
+#include "probe.h"
+
 #include "../common/clock.h"
 #include "../common/log.h"
 #include "../common/stop.h"
@@ -26,6 +28,9 @@ enum {
   STALL_MS = 20, /* nothing came for so long although there is more: ask (see wake_fetching) */
   STALL_MOST_MS = 1000,
   STALL_ASK_MS = 100,
+  STILL_MS =
+      30000, /* a partition that has more stands still for so long: asked why (see examine), ever more rarely */
+  STILL_MOST_MS = 600000,
   JOINING_MS = 5000,   /* longer without partitions at the start is said in the log */
   BELIEVED_MS = 30000, /* so long after a hole was confirmed others in the partition are believed */
   LOOK_MS = 500,       /* at doubts and forwards */
@@ -64,6 +69,7 @@ struct livenps_reader {
   uint64_t told_skips;
   bool waiting_full;
   bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
+  livenps_probe *probe;    /* of a partition that stands still; one at a time */
   livenps_error fatal;
   livenps_header *headers;
   size_t header_capacity;
@@ -260,9 +266,13 @@ static void on_trouble(livenps_reader *reader, livenps_lane *lane, const rd_kafk
     want_check(lane);
     break;
   default:
-    /* An unknown topic may come back as another one. */
-    lane->doubt = true;
-    want_check(lane);
+    if (livenps_probe_unreadable(message->err)) {
+      lane->suspect = true;
+    } else {
+      /* An unknown topic may come back as another one. */
+      lane->doubt = true;
+      want_check(lane);
+    }
     livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s: %s", lane->field,
                         rd_kafka_err2str(message->err));
   }
@@ -592,6 +602,77 @@ static void mend(livenps_reader *reader) {
   } else if (seeking) {
     reposition(reader, reader->seek);
   }
+}
+
+/* -- records that cannot be read ---------------------------------------------------------------------------------- */
+
+/* An end that the partition is known to have; -1: none is known. */
+static int64_t reach_of(const livenps_lane *lane) {
+  return lane->end != INT64_MAX ? lane->end : lane->high_asked_ms ? lane->high : -1;
+}
+
+/* Which lane stands still without a reason of ours. An error of its records is one at once; silence is only after a while. */
+static livenps_lane *suspect_of(livenps_reader *reader, bool reading) {
+  const int64_t now_ms = livenps_monotonic_ms();
+  livenps_lane *found = NULL;
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    const bool more = lane->next < reach_of(lane);
+    if (!reading || !more || lane->next != lane->still_at) {
+      lane->suspect = false; /* should it be one: the error comes again and again */
+      lane->still_at = lane->next;
+      lane->still_since_ms = now_ms;
+      lane->still_ms = STILL_MS;
+    }
+    if (reading && more && (lane->suspect || now_ms - lane->still_since_ms >= lane->still_ms))
+      found = lane;
+  }
+  return found;
+}
+
+/* A partition that stands still although it has more is examined by a probe: records that cannot be read are left out, said
+ * out loud and counted; anything else (an open transaction, above all) is waited for. */
+static void examine(livenps_reader *reader, bool reading) {
+  if (!reader->probe) {
+    livenps_lane *lane = suspect_of(reader, reading);
+    if (!lane)
+      return;
+    livenps_error error = {0};
+    lane->suspect = false;
+    if (livenps_probe_open(&reader->probe, reader->config.settings, lane->topic, lane->partition, lane->next,
+                           reach_of(lane), &error))
+      livenps_log(LIVENPS_WARN, "ingest", "%s", error.text);
+    return;
+  }
+  int64_t behind;
+  const char *reason;
+  const livenps_hunt_state state = livenps_probe_step(reader->probe, &behind, &reason);
+  if (state == LIVENPS_HUNT_ON)
+    return;
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (!livenps_probe_is_of(reader->probe, lane->topic, lane->partition, lane->next))
+      continue;
+    if (state == LIVENPS_HUNT_UNREADABLE) {
+      livenps_log(LIVENPS_ERROR, "ingest",
+                  "%s: offsets %" PRId64 " to %" PRId64
+                  " cannot be read (%s): left out, as holes; windows they fall in are not complete",
+                  lane->field, lane->next, behind - 1, reason);
+      livenps_batch_unreadable(&reader->batch, lane, behind,
+                               reader->config.commit ? reader->config.commit->redis_ms : 0);
+    } else {
+      livenps_log(LIVENPS_WARN, "ingest", "%s stands still at offset %" PRId64 " although it has more: %s",
+                  lane->field, lane->next,
+                  state == LIVENPS_HUNT_FINE
+                      ? "the records are there; behind an open transaction they must wait"
+                      : "whether the records can be read is unknown, nobody answers");
+      lane->reseek = state == LIVENPS_HUNT_FINE; /* should the fetching have stopped for another reason */
+      lane->still_ms = lane->still_ms * 2 < STILL_MOST_MS ? lane->still_ms * 2 : STILL_MOST_MS;
+      lane->still_since_ms = livenps_monotonic_ms();
+    }
+  }
+  livenps_probe_close(reader->probe);
+  reader->probe = NULL;
 }
 
 /* -- commits ------------------------------------------------------------------------------------------------------ */
@@ -978,6 +1059,7 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
     }
   }
   if (!reader->adopt) {
+    examine(reader, reading);
     mend(reader);
     flush_when_due(reader);
   }
@@ -1046,6 +1128,7 @@ void livenps_reader_close(livenps_reader *reader) {
   /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
   if (!reader->group || reader->assigned_once || !cooperative(reader))
     rd_kafka_destroy(reader->rk);
+  livenps_probe_close(reader->probe);
   livenps_batch_free(&reader->batch);
   free(reader->headers);
   free(reader->seek);

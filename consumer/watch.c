@@ -1,5 +1,7 @@
 #include "watch.h"
 
+#include "probe.h"
+
 #include "../common/clock.h"
 #include "../common/kafka.h"
 #include "../common/log.h"
@@ -233,6 +235,8 @@ static int open_prober(rd_kafka_t **out, const livenps_watch *watch, livenps_err
       livenps_kafka_set(conf, "fetch.message.max.bytes", bytes, error) ||
       livenps_kafka_set(conf, "fetch.min.bytes", "1", error) ||
       livenps_kafka_set(conf, "fetch.wait.max.ms", "20", error) ||
+      /* Else a batch behind the record that cannot be read makes the next question wait for half a second. */
+      livenps_kafka_set(conf, "fetch.error.backoff.ms", "10", error) ||
       livenps_kafka_set(conf, "queued.min.messages", "1", error)) {
     rd_kafka_conf_destroy(conf);
     return -1;
@@ -254,6 +258,10 @@ static void answer_probe(probe *probes, size_t count, const rd_kafka_message_t *
       (*left)--;
     } else if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) {
       each->answer = PROBE_OUTSIDE;
+      (*left)--;
+    } else if (livenps_probe_unreadable(message->err) && message->offset <= each->offset) {
+      /* Its batch cannot be read any more: that proves nothing, and waiting would not help. */
+      each->answer = PROBE_NOTHING;
       (*left)--;
     } else if (!message->err && message->offset >= each->offset) {
       rd_kafka_timestamp_type_t type;
@@ -561,7 +569,7 @@ int livenps_watch_bounds(livenps_watch *watch, const char *topic, int32_t partit
 
 /* First offset whose record timestamp is at or after since_ms; -1 when there is none. */
 static int offset_for_time(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms,
-                           int64_t *offset, livenps_error *error) {
+                           int64_t low, int64_t *offset, livenps_error *error) {
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
   rd_kafka_topic_partition_list_add(list, topic, partition)->offset = since_ms;
   rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(watch->rk, list, BEGIN_MS);
@@ -569,6 +577,13 @@ static int offset_for_time(livenps_watch *watch, const char *topic, int32_t part
     code = list->elems[0].err;
   *offset = list->elems[0].offset;
   rd_kafka_topic_partition_list_destroy(list);
+  if (code == RD_KAFKA_RESP_ERR_UNKNOWN) {
+    /* A broker looks into its records to answer; those that cannot be decompressed make it fail so, for good. */
+    livenps_log(LIVENPS_WARN, "watch", "%s/%d cannot be searched by time (%s): beginning at its start", topic,
+                partition, rd_kafka_err2str(code));
+    *offset = low;
+    return 0;
+  }
   if (code)
     return livenps_fail(error, LIVENPS_E_LOST, "kafka: offset of %s/%d by time: %s", topic, partition,
                         rd_kafka_err2str(code));
@@ -612,12 +627,12 @@ static int begin_partition(livenps_watch *watch, const char *topic, int32_t part
   if (livenps_watch_bounds(watch, topic, partition, false, &low, &high, error))
     return -1;
   if (since_ms > 0 && low < high) {
-    if (offset_for_time(watch, topic, partition, since_ms, &by_time, error))
+    if (offset_for_time(watch, topic, partition, since_ms, low, &by_time, error))
       return -1;
     if (by_time < 0) {
       /* Nothing that new, or the embedded cluster, which answers so to every time: ask for one before all records. */
       int64_t any;
-      if (offset_for_time(watch, topic, partition, 1, &any, error))
+      if (offset_for_time(watch, topic, partition, 1, low, &any, error))
         return -1;
       by_time = any < 0 ? low : high;
     }

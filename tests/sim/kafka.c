@@ -379,6 +379,11 @@ void rd_kafka_destroy(rd_kafka_t *rk) {
     each->rk = NULL;
 }
 
+void rd_kafka_destroy_flags(rd_kafka_t *rk, int flags) {
+  (void)flags; /* how it leaves a group it never joined */
+  rd_kafka_destroy(rk);
+}
+
 void sim_kafka_process_died(sim_process *process) {
   for (int i = 0; i < handle_count; i++)
     if (handles[i] && handles[i]->process == process) {
