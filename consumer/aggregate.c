@@ -382,7 +382,9 @@ static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
 }
 
 static bool snapshot_due(const livenps_aggregate *aggregate) {
-  if (same_entry(&aggregate->last, &aggregate->holder.covered)) {
+  /* Covered to the head, and still bytes that wait: a failover lost the pointer, not the entries. When the log is full then, no entry comes
+   * that would make a snapshot due, and without one none ever comes. */
+  if (same_entry(&aggregate->last, &aggregate->holder.covered) && aggregate->log_bytes <= 0) {
     return false;
   }
   int64_t age = livenps_monotonic_ms() - aggregate->snapshot_at_ms;
