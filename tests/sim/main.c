@@ -405,7 +405,7 @@ static void replay_twice(void) {
 static sim_fault of_weight(void) {
   static const sim_fault hard[] = {SIM_STOP, SIM_REBALANCE,  SIM_FAILOVER, SIM_SPLIT,
                                    SIM_KILL, SIM_LOST_REPLY, SIM_LATE,     SIM_RETENTION};
-  return sim_chance(35) ? hard[sim_between(0, sizeof hard / sizeof *hard - 1)]
+  return sim_chance(50) ? hard[sim_between(0, sizeof hard / sizeof *hard - 1)]
                         : (sim_fault)sim_between(0, SIM_PLANNED - 1);
 }
 
