@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "consumer/scripts.h"
-#include "tests/unit/redis_server.h"
+#include "tests/unit/redis_relay.h"
 
 #include <inttypes.h>
 
@@ -919,17 +919,302 @@ static void the_holder_goes_on_without_memory(void **state) {
   assert_int_equal(number("EXISTS nps:{t}:x"), 0);
 }
 
+static void positions_and_log_are_read_without_a_trace(void **state) {
+  (void)state;
+  char before[65], after[65];
+  livenps_positions standing;
+  livenps_reading reading;
+  run("FLUSHALL");
+  picture(before);
+  assert_int_equal(livenps_script_positions(redis, &keys, &standing, &error), 0);
+  assert_int_equal(standing.count, 0);
+  assert_string_equal(standing.lineage, "");
+  livenps_positions_free(&standing);
+  picture(after);
+  assert_string_equal(before, after);
+
+  born();
+  livenps_entry_id first = holder.covered;
+  commit_one("one");
+  livenps_entry_id second = entry;
+  commit_one("two");
+  picture(before);
+  assert_int_equal(livenps_script_positions(redis, &keys, &standing, &error), 0);
+  assert_string_equal(standing.lineage, LINEAGE);
+  assert_string_equal(standing.head.id, entry.id);
+  assert_string_equal(standing.head.nonce, entry.nonce);
+  assert_true(standing.redis_ms > INT64_C(1500000000000));
+  assert_int_equal(standing.count, number("HLEN nps:{t}:positions"));
+  for (size_t i = 0; i < standing.count; i++) {
+    char field[64];
+    snprintf(field, sizeof field, "%.*s", (int)standing.at[i].field.length, standing.at[i].field.at);
+    assert_true(standing.at[i].position.next == next_of(field));
+  }
+  livenps_positions_free(&standing);
+  /* From behind `last` up to the head that was told, however the log goes on. */
+  assert_int_equal(livenps_log_read(redis, &keys, first.id, second.id, 10, &reading, &error), 0);
+  assert_int_equal(reading.count, 1);
+  assert_string_equal(reading.at[0].id.id, second.id);
+  assert_string_equal(reading.at[0].id.nonce, second.nonce);
+  assert_string_equal(reading.at[0].before.id, first.id);
+  assert_true(livenps_text_equal(reading.at[0].payload, livenps_text_of("one")));
+  livenps_reading_free(&reading);
+  assert_int_equal(livenps_log_read(redis, &keys, first.id, entry.id, 1, &reading, &error), 0);
+  assert_int_equal(reading.count, 1); /* no more than asked for */
+  livenps_reading_free(&reading);
+  assert_int_equal(livenps_log_read(redis, &keys, entry.id, entry.id, 1, &reading, &error), 0);
+  assert_int_equal(reading.count, 0);
+  livenps_reading_free(&reading);
+  picture(after);
+  assert_string_equal(before, after);
+
+  run("XADD nps:{t}:log * l " LINEAGE " n x p 1-1 d y"); /* no q */
+  assert_int_equal(livenps_log_read(redis, &keys, entry.id, "+", 1, &reading, &error), -1);
+  fails_with(LIVENPS_E_DATA, "lacks fields");
+  run("HSET nps:{t}:positions a/0 ten");
+  assert_int_equal(livenps_script_positions(redis, &keys, &standing, &error), -1);
+  fails_with(LIVENPS_E_DATA, "the position of a/0");
+}
+
+/* ---- replies that no script of ours gives --------------------------------------------------------------------------- */
+
+/* What the calls are made with; nothing of it is looked at by a server. */
+static redis_relay relay;
+static livenps_redis *through; /* the relay */
+static livenps_stored stored;
+static livenps_reading read_back;
+static livenps_positions standing;
+
+static int call_commit(void) {
+  livenps_claim claim = CLAIM("a/0", 10, 11);
+  livenps_buffer payload = {0};
+  return livenps_script_commit(through, &keys, LINEAGE, ADMIT, 1000, &claim, 1, &payload, &answer, &redis_ms,
+                               &entry, detail, &error);
+}
+
+static int call_adopt(void) {
+  const char *fields[] = {"a/0"};
+  char lineage[33], admit[65];
+  livenps_position position;
+  bool empty;
+  return livenps_script_adopt(through, &keys, fields, 1, &empty, lineage, admit, &position, &redis_ms,
+                              &error);
+}
+
+static int call_look(void) {
+  int result = livenps_script_look(through, &keys, &stored, &error);
+  if (result == 0)
+    free(stored.chunks);
+  return result;
+}
+
+static int call_genesis(void) {
+  livenps_buffer payload = {0};
+  int64_t genesis;
+  const livenps_birth birth = {.seen = "", .admit = ADMIT, .snapshot_id = "1", .payload = &payload};
+  return livenps_script_genesis(through, &keys, &holder, &birth, &fence, &genesis, &redis_ms, &error);
+}
+
+static int call_read(void) {
+  int result = livenps_script_read(through, &keys, &holder, "0-0", 1000, &read_back, &error);
+  if (result == 0) {
+    result = read_back.fence == LIVENPS_FENCE_OK && read_back.count == 1 ? 0 : 1;
+    livenps_reading_free(&read_back);
+  }
+  return result;
+}
+
+static int call_log_read(void) {
+  int result = livenps_log_read(through, &keys, "0-0", "+", 10, &read_back, &error);
+  if (result == 0) {
+    result = read_back.count == 1 ? 0 : 1;
+    livenps_reading_free(&read_back);
+  }
+  return result;
+}
+
+static int call_positions(void) {
+  int result = livenps_script_positions(through, &keys, &standing, &error);
+  if (result == 0) {
+    result = standing.count == 1 ? 0 : 1;
+    livenps_positions_free(&standing);
+  }
+  return result;
+}
+
+static int call_publish(void) {
+  livenps_ops ops = {0};
+  return livenps_script_publish(through, &keys, &holder, "", "p", &ops, &fence, stored_id, &error);
+}
+
+static int call_chunk(void) {
+  return livenps_script_chunk(through, &keys, &holder, "nps:{t}:c", (livenps_text){"x", 1}, &fence, &error);
+}
+
+static int call_flip(void) {
+  const livenps_entry_id covers = {"5-1", "first"};
+  return livenps_script_flip(through, &keys, &holder, &covers, "1", NULL, 0, &fence, &error);
+}
+
+static int call_lease(void) {
+  bool held, taken;
+  return livenps_script_lease(through, &keys, &holder, &held, &taken, &error);
+}
+
+static int call_release(void) {
+  return livenps_script_release(through, &keys, &holder, &error);
+}
+
+/* A reply in short: a word is a string, #1 an integer, ( and ) stand around an array. Words from `skip` on are left out, the word
+ * at `odd` becomes an empty array. Returns how many words there are. */
+static int spell(const char *shape, int odd, int skip, livenps_buffer *out) {
+  char copy[1024], *save = NULL, *words[64];
+  int count = 0;
+  snprintf(copy, sizeof copy, "%s", shape);
+  for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
+    words[count++] = word;
+  out->length = 0;
+  for (int i = 0; i < count; i++) {
+    if (*words[i] == '(') {
+      int depth = 0, items = 0;
+      for (int j = i + 1; j < count && (depth > 0 || *words[j] != ')'); j++) {
+        items += depth == 0 && !(i == 0 && skip && j >= skip);
+        depth += *words[j] == '(' ? 1 : *words[j] == ')' ? -1 : 0;
+      }
+      livenps_buffer_print(out, "*%d\r\n", items);
+    } else if (skip && i >= skip) {
+      break;
+    } else if (i == odd) {
+      livenps_buffer_print(out, "*0\r\n");
+    } else if (*words[i] == '#') {
+      livenps_buffer_print(out, ":%s\r\n", words[i] + 1);
+    } else if (*words[i] != ')') {
+      const char *text = *words[i] == '~' ? "" : words[i];
+      livenps_buffer_print(out, "$%zu\r\n%s\r\n", strlen(text), text);
+    }
+  }
+  return count;
+}
+
+#define LOGGED "( 5-1 ( l " LINEAGE " n first p 0-0 q - b 0 d x ) )"
+
+static const struct {
+  const char *name;
+  int (*call)(void);
+  const char *shape; /* ^ is a space inside a word */
+} shapes[] = {
+    {"commit", call_commit, "( OK #1700000000000 5-1 )"},
+    {"adopt", call_adopt, "( OK #1700000000000 2 " LINEAGE " " ADMIT " 10^1 )"},
+    {"look", call_look, "( #1700000000000 #1 2 " LINEAGE " 1 " ADMIT " p-1 5-1 first 5-1 first #1 ~ )"},
+    {"genesis", call_genesis, "( OK #1700000000000 5-1 1 )"},
+    {"read", call_read, "( OK #1700000000000 5-1 first 9 1 p-1 ( " LOGGED " ) )"},
+    {"log read", call_log_read, "( " LOGGED " )"},
+    {"positions", call_positions, "( #1700000000000 " LINEAGE " 5-1 first ( a/0 10^1 ) )"},
+    {"publish", call_publish, "( OK )"},
+    {"chunk", call_chunk, "( OK )"},
+    {"snapshot", call_flip, "( OK )"},
+};
+
+/* Everything in a reply counts: with any part missing or of another type the call fails, and says so; whole it is taken. */
+static void odd_replies_are_refused(void **state) {
+  (void)state;
+  livenps_buffer reply = {0};
+  assert_int_equal(livenps_redis_connect(through, &error), 0);
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    char shape[1024];
+    snprintf(shape, sizeof shape, "%s", shapes[s].shape);
+    int words = spell(shape, -1, 0, &reply);
+    for (char *at = reply.at; (at = strchr(at, '^'));)
+      *at = ' ';
+    redis_relay_spoil(&relay, RELAY_ANSWER, 1, reply.at);
+    if (shapes[s].call() != 0)
+      fail_msg("%s: %s", shapes[s].name, error.text);
+    for (int skip = 0; skip < 2; skip++) {
+      for (int i = 1; i + 1 < words; i++) {
+        char *word = shape;
+        for (int j = 0; j < i; j++)
+          word = strchr(word, ' ') + 1;
+        /* "b" of an entry is for people, so are the names beside the fields; a field of positions is only named in errors. */
+        if (*word == '(' || *word == ')' || (!skip && strncmp(word, "b 0", 3) == 0) ||
+            (!skip && strncmp(word, "0 d", 3) == 0) || (!skip && strncmp(word, "a/0", 3) == 0))
+          continue;
+        /* Left out are the words up to the end, where they stand in no array of their own. */
+        if (skip && strchr(shape + 1, '(') && strchr(shape + 1, '(') < word)
+          continue;
+        spell(shape, skip ? -1 : i, skip ? i : 0, &reply);
+        for (char *at = reply.at; (at = strchr(at, '^'));)
+          *at = ' ';
+        redis_relay_spoil(&relay, RELAY_ANSWER, 1, reply.at);
+        int result = shapes[s].call();
+        if (result != -1 || (error.code != LIVENPS_E_DATA && error.code != LIVENPS_E_REFUSED))
+          fail_msg("%s: word %d %s was taken (%d, error %d)", shapes[s].name, i, skip ? "missing" : "odd",
+                   result, error.code);
+        livenps_error_clear(&error);
+      }
+    }
+    /* No array at all, and a word that none says. */
+    static const char *const others[] = {"$-1\r\n", ":5\r\n", "*1\r\n+HUH\r\n", "*0\r\n"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+      if (shapes[s].call == call_log_read)
+        continue; /* a plain XRANGE: an empty answer is an empty log */
+      redis_relay_spoil(&relay, RELAY_ANSWER, 1, others[i]);
+      assert_int_equal(shapes[s].call(), -1);
+      fails_with(LIVENPS_E_DATA, shapes[s].name);
+    }
+  }
+  /* Longer than anything that is written: not cut, refused. */
+  livenps_buffer wide = {0};
+  for (int i = 0; i < 500; i++)
+    livenps_buffer_add(&wide, "9", 1);
+  reply.length = 0;
+  livenps_buffer_print(&reply, "*3\r\n+OK\r\n:1\r\n$500\r\n%s\r\n", wide.at);
+  redis_relay_spoil(&relay, RELAY_ANSWER, 1, reply.at);
+  assert_int_equal(call_commit(), -1);
+  fails_with(LIVENPS_E_DATA, "commit");
+  livenps_buffer_free(&wide);
+  livenps_buffer_free(&reply);
+  /* Whoever is not told that the lease is his has it not. */
+  bool held = true, taken = true;
+  redis_relay_spoil(&relay, RELAY_ANSWER, 1, "*1\r\n+HUH\r\n");
+  assert_int_equal(livenps_script_lease(through, &keys, &holder, &held, &taken, &error), 0);
+  assert_false(held || taken);
+}
+
+/* A connection that ends: LOST from every call, with nothing left behind that the caller would have to free. */
+static void lost_connections_are_told(void **state) {
+  (void)state;
+  static int (*const calls[])(void) = {call_commit, call_adopt,    call_look,      call_genesis,
+                                       call_read,   call_log_read, call_positions, call_publish,
+                                       call_chunk,  call_flip,     call_lease,     call_release};
+  born();
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+    for (int how = RELAY_BEFORE; how <= RELAY_AFTER; how++) {
+      redis_relay_spoil(&relay, how, 0, NULL);
+      assert_int_equal(livenps_redis_connect(through, &error), 0);
+      redis_relay_spoil(&relay, how, 1, NULL);
+      assert_int_equal(calls[i](), -1);
+      fails_with(LIVENPS_E_LOST, "the server closed the connection");
+      assert_int_equal(relay.spoilt, 1);
+    }
+  }
+}
+
 static int start(void **state) {
   (void)state;
   redis_server_start(&server, NULL);
   livenps_settings settings = redis_server_settings(&server);
   livenps_keys_make(&keys, "t");
-  return livenps_redis_open(&redis, &settings, &error);
+  redis_relay_start(&relay, &server);
+  livenps_settings relayed = settings;
+  relayed.redis_url = relay.url;
+  return livenps_redis_open(&redis, &settings, &error) || livenps_redis_open(&through, &relayed, &error);
 }
 
 static int stop(void **state) {
   (void)state;
   livenps_redis_close(redis);
+  livenps_redis_close(through);
+  redis_relay_stop(&relay);
   redis_server_stop(&server);
   return 0;
 }
@@ -956,6 +1241,9 @@ int main(void) {
       cmocka_unit_test(flip_trims_behind_the_snapshot),
       cmocka_unit_test(flip_refusals_change_nothing),
       cmocka_unit_test(the_holder_goes_on_without_memory),
+      cmocka_unit_test(positions_and_log_are_read_without_a_trace),
+      cmocka_unit_test(odd_replies_are_refused),
+      cmocka_unit_test(lost_connections_are_told),
   };
   return cmocka_run_group_tests(tests, start, stop);
 }
