@@ -10,12 +10,13 @@
 #include "consumer/aggregate.h"
 #include "consumer/manifest.h"
 #include "consumer/scripts.h"
-#include "tests/unit/redis_server.h"
+#include "tests/unit/redis_relay.h"
 
 #include <inttypes.h>
 #include <time.h>
 
 static redis_server server;
+static redis_relay relay; /* only where a test opens an aggregator through it */
 static livenps_redis *redis;
 static livenps_keys keys;
 static livenps_error error;
@@ -229,6 +230,7 @@ static void tick(livenps_aggregate *aggregate) {
 
 static int64_t entry_clock = LIVENPS_NO_CLOCK;
 static int64_t gap; /* offsets that the next commit loses */
+static const char *entry_writer = "w1";
 
 static livenps_commit_answer commit_rows(int partition, const livenps_row *rows, const livenps_cell *cells,
                                          size_t count) {
@@ -254,7 +256,7 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
                              .covered_since_ms = LIVENPS_COVERED_SAME,
                              .accepted = (int64_t)count,
                              .gap = gap};
-  livenps_entry entry = {.writer = livenps_text_of("w1"),
+  livenps_entry entry = {.writer = livenps_text_of(entry_writer),
                          .clock_ms = entry_clock,
                          .advances = &advance,
                          .advance_count = 1,
@@ -981,10 +983,232 @@ static void a_gap_is_healed_by_a_snapshot_that_has_none(void **state) {
   keeper_drop();
 }
 
+/* ---- whatever is refused or lost on the way -------------------------------------------------------------------------- */
+
+static void through_the_relay(void) {
+  char url[160];
+  fresh();
+  snprintf(url, sizeof url, "redis.url=%s", relay.url);
+  assert_int_equal(livenps_settings_set(&settings, url, &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s,1h/10s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "rollups=all,touchpoint", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+  settings.lease_ms = 1; /* renewed wherever it can be; nobody else takes it */
+}
+
+/* As the program does: again, until it is done. only_lost: of the errors, nothing but LOST. */
+static void persist(livenps_aggregate *aggregate, bool finish, bool only_lost) {
+  for (int i = 0; i < 8; i++) {
+    int result =
+        finish ? livenps_aggregate_finish(aggregate, 0, &error) : livenps_aggregate_tick(aggregate, &error);
+    if (result == 0 && livenps_aggregate_active(aggregate))
+      return;
+    if (only_lost && error.code && error.code != LIVENPS_E_LOST)
+      fail_msg("not LOST: %s", error.text);
+    livenps_error_clear(&error);
+  }
+  fail_msg("one spoilt exchange was not got over");
+}
+
+static void published(const char *who, int expected) {
+  if (number("HGET nps:{t}:touchpoint:delivery:5m n") != expected ||
+      number("HGET nps:{t}:all:all:1h n") != expected || number("HGET nps:{t}:meta genesis") != 1 ||
+      number("SCARD nps:{t}:index:touchpoint") != 1)
+    fail_msg("%s: exchange %d: %s of %d answers, genesis %s", who, atomic_load(&relay.exchanges),
+             text("HGET nps:{t}:touchpoint:delivery:5m n"), expected, text("HGET nps:{t}:meta genesis"));
+}
+
+/* Genesis, folding, publishing, a snapshot, the end: one exchange of it is spoilt, and nothing is counted twice or lost, nor is the namespace
+ * begun twice. true while there was an exchange to spoil. */
+static bool a_life_with(int how, int n, const char *reply) {
+  const bool only_lost = how != RELAY_ANSWER;
+  through_the_relay();
+  redis_relay_spoil(&relay, how, n, reply);
+  livenps_aggregate *aggregate = open_aggregate("one");
+  persist(aggregate, false, only_lost);
+  const int64_t now = redis_now();
+  answers(0, "delivery", NULL, 10, 60, now);
+  answers(1, "delivery", NULL, 0, 20, now);
+  persist(aggregate, false, only_lost);
+  persist(aggregate, true, only_lost);
+  answers(0, "delivery", NULL, 8, 3, now);
+  persist(aggregate, false, only_lost);
+  persist(aggregate, false, only_lost);
+  published("one", 83);
+  livenps_aggregate_close(aggregate);
+  const bool spoilt = atomic_load(&relay.spoilt) > 0;
+  redis_relay_spoil(&relay, RELAY_BEFORE, 0, NULL);
+  run("DEL nps:{t}:lease"); /* giving it back may be what got lost */
+  aggregate = open_aggregate("two");
+  persist(aggregate, false, true);
+  published("two", 83);
+  assert_int_equal(number("HGET nps:{t}:health accepted"), 3);
+  livenps_aggregate_close(aggregate);
+  return spoilt;
+}
+
+static void every_exchange_may_be_lost(void **state) {
+  (void)state;
+  for (int how = RELAY_BEFORE; how <= RELAY_AFTER; how++) {
+    int n = 1;
+    while (a_life_with(how, n, NULL))
+      n++;
+    assert_true(n > 20);
+  }
+}
+
+static void every_exchange_may_be_refused(void **state) {
+  (void)state;
+  static const char *const words[] = {"LEASE", "LINEAGE", "GONE", "REPUBLISH", "CHUNK", "BACKWARDS"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    char reply[32];
+    int n = 4; /* the first three make the connection */
+    snprintf(reply, sizeof reply, "*1\r\n+%s\r\n", words[i]);
+    while (a_life_with(RELAY_ANSWER, n, reply))
+      n++;
+    assert_true(n > 20);
+  }
+}
+
+/* A namespace with one snapshot and seven answers behind it, and nobody who holds it. */
+static void left_behind(void) {
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
+  livenps_aggregate_close(aggregate);
+}
+
+static void refused_with(livenps_aggregate *aggregate, livenps_code code, const char *words) {
+  assert_int_equal(livenps_aggregate_tick(aggregate, &error), -1);
+  if (error.code != code || !strstr(error.text, words))
+    fail_msg("wanted error %d with '%s', got %d: %s", code, words, error.code, error.text);
+  livenps_error_clear(&error);
+}
+
+static void what_another_program_wrote_is_refused(void **state) {
+  (void)state;
+  left_behind();
+  run("HSET nps:{t}:meta version 1");
+  livenps_aggregate *aggregate = open_aggregate("two");
+  refused_with(aggregate, LIVENPS_E_REFUSED, "written in format version 1");
+  run("HSET nps:{t}:meta version 2");
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
+  /* An entry that continues the log, and that nobody can read: not skipped. */
+  char lineage[64], head[64], nonce[64];
+  snprintf(lineage, sizeof lineage, "%s", text("HGET nps:{t}:meta lineage"));
+  snprintf(head, sizeof head, "%s", text("HGET nps:{t}:meta head"));
+  snprintf(nonce, sizeof nonce, "%s", text("HGET nps:{t}:meta head_nonce"));
+  livenps_reply_free(command("XADD nps:{t}:log * l %s n x p %s q %s b 0 d ?", lineage, head, nonce));
+  refused_with(aggregate, LIVENPS_E_REFUSED, "cannot be read");
+  livenps_aggregate_close(aggregate);
+  /* A replay says it in its own words. */
+  left_behind();
+  livenps_aggregate_config config = {.settings = &settings,
+                                     .admit_hash = "another",
+                                     .instance = "two",
+                                     .source = {beginnings, known_partitions, NULL},
+                                     .replay = true};
+  assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), 0);
+  refused_with(aggregate, LIVENPS_E_REFUSED, "holds a replay of another range");
+  livenps_aggregate_close(aggregate);
+}
+
+/* The topic is the truth: a snapshot that cannot be used, in whatever way, makes a new beginning, and says so. */
+static void a_snapshot_that_cannot_be_used_begins_anew(void **state) {
+  (void)state;
+  for (int i = 0; i < 5; i++) {
+    left_behind();
+    char name[128] = "";
+    livenps_reply *names = command("KEYS nps:{t}:snapshot:*");
+    livenps_text found;
+    assert_true(livenps_reply_text(livenps_reply_item(names, 0), &found));
+    snprintf(name, sizeof name, "%.*s", (int)found.length, found.at);
+    livenps_reply_free(names);
+    switch (i) {
+    case 0: livenps_reply_free(command("SETRANGE %s 0 ????", name)); break; /* the length stays */
+    case 1: livenps_reply_free(command("APPEND %s x", name)); break;
+    case 2: run("HSET nps:{t}:snapshot chunks rubbish"); break;
+    case 3: run("DEL nps:{t}:snapshot"); break;
+    default: run("HSET nps:{t}:snapshot lineage other"); break;
+    }
+    livenps_aggregate *aggregate = open_aggregate("two");
+    tick(aggregate);
+    assert_true(livenps_aggregate_active(aggregate));
+    assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+    assert_string_equal(text("HGET nps:{t}:positions t/0"), "0 1");
+    livenps_aggregate_close(aggregate);
+  }
+}
+
+/* Redis says that there is more in the log than there is: loaded twice, then begun anew. */
+static void a_head_that_is_not_there_begins_anew(void **state) {
+  (void)state;
+  left_behind();
+  livenps_aggregate *aggregate = open_aggregate("two");
+  tick(aggregate);
+  run("HSET nps:{t}:meta head 9999999999999-0");
+  for (int i = 0; i < 6; i++)
+    tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
+  assert_true(livenps_aggregate_active(aggregate));
+  livenps_aggregate_close(aggregate);
+}
+
+/* `instances` counts who wrote lately; names without end make it no more than it can hold. */
+static void writers_are_counted_within_bounds(void **state) {
+  (void)state;
+  char name[200];
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  for (int i = 0; i < 3; i++) {
+    snprintf(name, sizeof name, "%0150d", i % 2); /* longer than is remembered: the beginning is one writer */
+    entry_writer = name;
+    idle(0);
+  }
+  entry_writer = "";
+  idle(0);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health instances"), 2);
+  for (int i = 0; i < 300; i++) {
+    snprintf(name, sizeof name, "w%d", i);
+    entry_writer = name;
+    idle(0);
+  }
+  entry_writer = "w1";
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health instances"), 256);
+  livenps_aggregate_close(aggregate);
+}
+
+static void settings_that_mean_nothing_are_refused(void **state) {
+  (void)state;
+  livenps_aggregate *aggregate = NULL;
+  livenps_aggregate_config config = {.settings = &settings,
+                                     .admit_hash = ADMIT,
+                                     .instance = "one",
+                                     .source = {beginnings, known_partitions, NULL}};
+  for (int i = 0; i < 3; i++) {
+    fresh();
+    char **value = i == 0 ? &settings.windows.at[0] : i == 1 ? &settings.rollups.at[0] : &settings.redis_url;
+    free(*value);
+    *value = livenps_copy("nonsense", 8);
+    assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), -1);
+    assert_null(aggregate);
+    assert_true(error.code == LIVENPS_E_USAGE);
+    livenps_error_clear(&error);
+  }
+  livenps_aggregate_close(NULL);
+}
+
 static int start(void **state) {
   (void)state;
   livenps_log_level(LIVENPS_ERROR);
   redis_server_start(&server, NULL);
+  redis_relay_start(&relay, &server);
   livenps_settings plain = redis_server_settings(&server);
   livenps_keys_make(&keys, "t");
   livenps_settings_default(&settings);
@@ -995,6 +1219,7 @@ static int stop(void **state) {
   (void)state;
   livenps_redis_close(redis);
   livenps_settings_free(&settings);
+  redis_relay_stop(&relay);
   redis_server_stop(&server);
   return 0;
 }
@@ -1023,6 +1248,13 @@ int main(void) {
       cmocka_unit_test(trends_are_written_once_and_closed),
       cmocka_unit_test(a_wiped_redis_is_restored_from_kafka),
       cmocka_unit_test(a_gap_is_healed_by_a_snapshot_that_has_none),
+      cmocka_unit_test(every_exchange_may_be_lost),
+      cmocka_unit_test(every_exchange_may_be_refused),
+      cmocka_unit_test(what_another_program_wrote_is_refused),
+      cmocka_unit_test(a_snapshot_that_cannot_be_used_begins_anew),
+      cmocka_unit_test(a_head_that_is_not_there_begins_anew),
+      cmocka_unit_test(writers_are_counted_within_bounds),
+      cmocka_unit_test(settings_that_mean_nothing_are_refused),
   };
   return cmocka_run_group_tests(tests, start, stop);
 }
