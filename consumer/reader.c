@@ -37,7 +37,7 @@ enum {
   VERIFY_MS =
       3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
   STEP_AGAIN_MS = 20,
-  VERIFY_LEAVE_MS = 1000, /* the same when there is no later */
+  VERIFY_LEAVE_MS = 2000, /* the same when there is no later */
 };
 
 /* Direct-mapped: librdkafka's topic handle and the partition -> lane. Emptied whenever lanes come or go. */

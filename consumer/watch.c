@@ -20,7 +20,8 @@ enum {
   ASK_MS = 1000,         /* one question about ends; the thread must notice a stop soon */
   BEGIN_MS = 10000,      /* one question at genesis */
   CHECK_EVERY_MS = 1000, /* the anchors of one partition */
-  CHECK_MS = 300,        /* one round of reading anchors; who does not answer has a later one */
+  CHECK_MS = 300,        /* one round of reading anchors; who does not answer has a later, longer one */
+  CHECK_MOST_MS = 2400,  /* so that a slow broker answers some time, and the ends are asked for in between */
   CHECK_AGAIN_MS = 250,  /* and not before this */
   CHECK_AT_ONCE = 64,    /* partitions in one round */
   CHECK_SHARE =
@@ -57,6 +58,7 @@ struct livenps_watch {
   atomic_bool stop;
   bool ask_ends;
   int64_t check_ms;    /* the thread's: no round of checks before this, unless one is wanted */
+  int patience_ms;     /* the thread's: of the next round */
   size_t check_turn;   /* the thread's: where the next round begins to look */
   int64_t answered_ms; /* when a broker did so last; 0: not yet */
   bool started;
@@ -146,6 +148,7 @@ static bool count_partitions(livenps_watch *watch, int timeout_ms, size_t *total
 int livenps_watch_open(livenps_watch **out, const livenps_settings *settings, livenps_error *error) {
   livenps_watch *watch = livenps_alloc(sizeof *watch);
   watch->settings = settings;
+  watch->patience_ms = CHECK_MS;
   pthread_mutex_init(&watch->lock, NULL);
   if (settings->topics.count == 0) {
     livenps_fail(error, LIVENPS_E_USAGE,
@@ -383,15 +386,21 @@ static int ask_anchors(livenps_watch *watch, check *checks, size_t count, bool r
   }
   if (!asked)
     return 0;
-  if (read_probes(watch->anchor_rk, probes, asked, CHECK_MS, &watch->stop, error))
+  if (read_probes(watch->anchor_rk, probes, asked, watch->patience_ms, &watch->stop, error))
     return -1;
+  bool silent = false;
   for (size_t i = 0; i < asked; i++) {
     check *each = &checks[probes[i].place];
+    silent |= probes[i].answer == PROBE_SILENT;
     if (roots)
       each->root = trace_of(each, &probes[i], &each->lane.position.root);
     else
       each->anchor = trace_of(each, &probes[i], &each->lane.position.anchor);
   }
+  if (!silent)
+    watch->patience_ms = CHECK_MS;
+  else if (watch->patience_ms < CHECK_MOST_MS)
+    watch->patience_ms *= 2;
   return 0;
 }
 

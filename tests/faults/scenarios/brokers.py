@@ -48,7 +48,7 @@ def brokers(bed, count, row):
                 tried += 1
                 row.tried += 1
                 row.exact(stage)
-            stage.close_load_and_compare(row)
+            stage.close_load_and_compare(row, brokers_died=True)
             stage.stop_all()
             fenced += stage.fenced
     row.note("%d instances fenced by Kafka and started again" % fenced)
