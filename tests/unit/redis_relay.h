@@ -21,10 +21,10 @@ typedef struct {
   char path[108], url[128];
   int listener, wake[2];
   pthread_t thread;
-  const char *answer;    /* a reply as Redis writes it */
-  atomic_int exchanges;  /* begun since the relay was told */
-  atomic_int at, spoilt; /* the exchange to spoil, 0: none; how many were */
-  int how;
+  atomic_int exchanges, spoilt; /* begun, and spoilt, since the relay was told */
+  pthread_mutex_t lock;         /* of what follows */
+  int at, how;                  /* the exchange to spoil, 0: none */
+  char answer[4096];            /* a reply as Redis writes it */
 } redis_relay;
 
 static inline bool redis_relay_send(int to, const char *bytes, ssize_t length) {
@@ -37,9 +37,23 @@ static inline bool redis_relay_send(int to, const char *bytes, ssize_t length) {
   return true;
 }
 
+/* Whether the exchange that begins now is the one, and how; -1: it is not. */
+static inline int redis_relay_spoils(redis_relay *relay, char *answer) {
+  int how = -1;
+  pthread_mutex_lock(&relay->lock);
+  if (atomic_fetch_add(&relay->exchanges, 1) + 1 == relay->at) {
+    relay->at = 0;
+    how = relay->how;
+    memcpy(answer, relay->answer, sizeof relay->answer);
+    atomic_fetch_add(&relay->spoilt, 1);
+  }
+  pthread_mutex_unlock(&relay->lock);
+  return how;
+}
+
 /* Until the client or the server hangs up, or the exchange comes that ends the connection. false: the test is over. */
 static inline bool redis_relay_serve(redis_relay *relay, int client, int server) {
-  static _Thread_local char bytes[65536];
+  char bytes[65536], answer[sizeof relay->answer];
   bool asked = false, mute = false;
   struct pollfd both[3] = {{client, POLLIN, 0}, {server, POLLIN, 0}, {relay->wake[0], POLLIN, 0}};
   for (;;) {
@@ -52,18 +66,15 @@ static inline bool redis_relay_serve(redis_relay *relay, int client, int server)
         return true;
       if (!asked) {
         asked = true;
-        if (atomic_fetch_add(&relay->exchanges, 1) + 1 == atomic_load(&relay->at)) {
-          atomic_store(&relay->at, 0);
-          atomic_fetch_add(&relay->spoilt, 1);
-          if (relay->how == RELAY_BEFORE)
+        int how = redis_relay_spoils(relay, answer);
+        if (how == RELAY_BEFORE)
+          return true;
+        mute = how == RELAY_AFTER;
+        if (how == RELAY_ANSWER) {
+          asked = false;
+          if (!redis_relay_send(client, answer, (ssize_t)strlen(answer)))
             return true;
-          mute = relay->how == RELAY_AFTER;
-          if (relay->how == RELAY_ANSWER) {
-            asked = false;
-            if (!redis_relay_send(client, relay->answer, (ssize_t)strlen(relay->answer)))
-              return true;
-            continue;
-          }
+          continue;
         }
       }
       if (!redis_relay_send(server, bytes, length))
@@ -106,6 +117,7 @@ static inline void *redis_relay_run(void *opaque) {
 
 static inline void redis_relay_start(redis_relay *relay, const redis_server *server) {
   *relay = (redis_relay){.server = server};
+  pthread_mutex_init(&relay->lock, NULL);
   snprintf(relay->path, sizeof relay->path, "%s/relay.sock", server->dir);
   snprintf(relay->url, sizeof relay->url, "unix://%s", relay->path);
   struct sockaddr_un address;
@@ -124,16 +136,18 @@ static inline void redis_relay_stop(redis_relay *relay) {
   close(relay->wake[0]);
   close(relay->wake[1]);
   close(relay->listener);
+  pthread_mutex_destroy(&relay->lock);
 }
 
 /* Spoils the n-th exchange from now on; 0: none, only counts. */
 static inline void redis_relay_spoil(redis_relay *relay, int how, int n, const char *answer) {
-  atomic_store(&relay->at, 0);
+  pthread_mutex_lock(&relay->lock);
   relay->how = how;
-  relay->answer = answer;
+  relay->at = n;
+  snprintf(relay->answer, sizeof relay->answer, "%s", answer ? answer : "");
   atomic_store(&relay->exchanges, 0);
   atomic_store(&relay->spoilt, 0);
-  atomic_store(&relay->at, n);
+  pthread_mutex_unlock(&relay->lock);
 }
 
 #endif

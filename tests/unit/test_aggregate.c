@@ -1204,6 +1204,144 @@ static void settings_that_mean_nothing_are_refused(void **state) {
   livenps_aggregate_close(NULL);
 }
 
+/* ---- the publisher's steps ------------------------------------------------------------------------------------------- */
+
+/* `count` series of 50 answers each. */
+static void many_series(int count) {
+  livenps_row *rows = livenps_alloc((size_t)count * sizeof *rows);
+  livenps_cell *cells = livenps_alloc((size_t)count * sizeof *cells);
+  char(*names)[16] = livenps_alloc((size_t)count * sizeof *names);
+  const int64_t second = redis_now() / 1000;
+  for (int i = 0; i < count; i++) {
+    snprintf(names[i], sizeof names[i], "s%d", i);
+    cells[i].dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(names[i]);
+    rows[i].cell = (uint32_t)i;
+    rows[i].second = second;
+    rows[i].counters.at[LIVENPS_SCORE + 10] = rows[i].counters.at[LIVENPS_ANSWERS] = 50;
+  }
+  assert_int_equal(commit_rows(0, rows, cells, (size_t)count), LIVENPS_COMMIT_OK);
+  free(rows);
+  free(cells);
+  free(names);
+}
+
+static void only_touchpoints(void) {
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "rollups=touchpoint", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+}
+
+/* More than fits in one step of the script and in one message. */
+static void many_views_go_in_steps(void **state) {
+  (void)state;
+  fresh();
+  only_touchpoints();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  struct sockaddr_un address;
+  int fd = redis_relay_socket(server.path, &address);
+  assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+  assert_true(redis_relay_send(fd, "SUBSCRIBE nps:{t}:updates\r\n", 27));
+  static char told[256 * 1024];
+  size_t length = 0;
+  while (!strstr(told, ":1\r\n")) { /* the answer to SUBSCRIBE */
+    ssize_t n = read(fd, told + length, sizeof told - 1 - length);
+    assert_true(n > 0);
+    length += (size_t)n;
+    told[length] = 0;
+  }
+  many_series(1300);
+  tick(aggregate);
+  assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 1300);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:s0:5m n"), 50);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:s1299:5m n"), 50);
+  while (!strstr(told, "\"more\":300}")) {
+    ssize_t n = read(fd, told + length, sizeof told - 1 - length);
+    assert_true(n > 0);
+    length += (size_t)n;
+    told[length] = 0;
+  }
+  int names = 0;
+  for (char *at = strstr(told, "\"changed\""); (at = strstr(at, "\"touchpoint:s")); at++)
+    names++;
+  assert_int_equal(names, 1000);
+  close(fd);
+  livenps_aggregate_close(aggregate);
+}
+
+/* What nobody changes is renewed all the same, its trend too: a view that expired would look like one without answers. */
+static void views_are_renewed_before_they_expire(void **state) {
+  (void)state;
+  through_the_relay();
+  only_touchpoints();
+  settings.lease_ms = 60000;
+  assert_int_equal(livenps_settings_set(&settings, "trend_wait=1s", &error), 0);
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  many_series(700);
+  for (int i = 0; i < 2000 && number("EXISTS nps:{t}:trend:touchpoint:s0:5m") == 0; i++) {
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
+    tick(aggregate);
+  }
+  static const char *const names[] = {"touchpoint:s0:5m", "touchpoint:s699:5m", "trend:touchpoint:s0:5m",
+                                      "index:touchpoint", "rank:touchpoint:5m"};
+  char line[100];
+  for (int spoilt = 0; spoilt < 3; spoilt++) {
+    settings.view_ttl_ms = 900000;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+      snprintf(line, sizeof line, "PERSIST nps:{t}:%s", names[i]);
+      run(line);
+    }
+    settings.view_ttl_ms =
+        3; /* the turn of all of them has come; what is set is still what was set at the start */
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
+    /* In the middle of it a script may be lost: everything is published again. */
+    redis_relay_spoil(&relay, RELAY_BEFORE, spoilt ? spoilt + 1 : 0, NULL);
+    persist(aggregate, false, true);
+    persist(aggregate, false, true);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+      snprintf(line, sizeof line, "PTTL nps:{t}:%s", names[i]);
+      if (number(line) <= 3)
+        fail_msg("%d: %s was not renewed", spoilt, names[i]);
+    }
+    assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 700);
+  }
+  livenps_aggregate_close(aggregate);
+}
+
+static void health_knows_every_partition_and_which_are_read(void **state) {
+  (void)state;
+  fresh();
+  partitions = 250; /* more fields than one HSET takes */
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  for (int i = 0; i < 250; i++)
+    idle(i);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:health partitions"), 250);
+  assert_int_equal(number("HGET nps:{t}:health position:t/0"), 0);
+  assert_int_equal(number("HGET nps:{t}:health position:t/249"), 24900);
+  assert_int_equal(number("HEXISTS nps:{t}:health lag:t/249"), 1);
+  assert_int_equal(number("HGET nps:{t}:health complete"), 1);
+  assert_int_equal(number("HGET nps:{t}:health capped"), 0); /* the last of all */
+  livenps_aggregate_close(aggregate);
+  /* Topics that are not in the settings stand still by intent. */
+  partitions = 2;
+  for (int listed = 0; listed < 2; listed++) {
+    fresh();
+    assert_int_equal(livenps_settings_set(&settings, listed ? "topics=other,t" : "topics=other", &error), 0);
+    aggregate = open_aggregate("one");
+    tick(aggregate);
+    answers(0, "delivery", "web", 10, 7, redis_now());
+    idle(1);
+    tick(aggregate);
+    assert_int_equal(number("HGET nps:{t}:health accepted"), 1);
+    assert_int_equal(number("HEXISTS nps:{t}:health low_watermark_ms"), listed);
+    assert_int_equal(number("HGET nps:{t}:health complete"), listed);
+    livenps_aggregate_close(aggregate);
+  }
+}
+
 static int start(void **state) {
   (void)state;
   livenps_log_level(LIVENPS_ERROR);
@@ -1255,6 +1393,9 @@ int main(void) {
       cmocka_unit_test(a_head_that_is_not_there_begins_anew),
       cmocka_unit_test(writers_are_counted_within_bounds),
       cmocka_unit_test(settings_that_mean_nothing_are_refused),
+      cmocka_unit_test(many_views_go_in_steps),
+      cmocka_unit_test(views_are_renewed_before_they_expire),
+      cmocka_unit_test(health_knows_every_partition_and_which_are_read),
   };
   return cmocka_run_group_tests(tests, start, stop);
 }
