@@ -7,6 +7,8 @@
 #include "../common/stop.h"
 
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -17,6 +19,7 @@ enum {
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
   CLOSE_MS = 1500,        /* of the seconds that a signal gives us */
+  DESTROY_MS = 1000,      /* likewise */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -1112,6 +1115,41 @@ static bool leave_group(livenps_reader *reader) {
   return closed;
 }
 
+typedef struct {
+  rd_kafka_t *rk;
+  atomic_bool done;
+} ending;
+
+static void *destroy_handle(void *opaque) {
+  ending *self = opaque;
+  rd_kafka_destroy(self->rk);
+  self->done = true;
+  return NULL;
+}
+
+/* librdkafka 2.0.2 never ends destroying a handle whose topic was deleted and made anew under it (seen about once in three times): the
+ * thread waits on for the partition's last reference. Then it is left to the end of the process, which comes now. */
+static bool end_handle(rd_kafka_t *rk) {
+  ending *self = livenps_alloc(sizeof *self);
+  const int64_t until = livenps_monotonic_ms() + DESTROY_MS;
+  pthread_t thread;
+  self->rk = rk;
+  if (pthread_create(&thread, NULL, destroy_handle, self)) {
+    free(self);
+    return false;
+  }
+  while (!self->done && livenps_monotonic_ms() < until)
+    wait_ms(5);
+  if (!self->done) {
+    pthread_detach(thread);
+    livenps_log(LIVENPS_DEBUG, "ingest", "the Kafka client does not let go of its partitions: left behind");
+    return false;
+  }
+  pthread_join(thread, NULL);
+  free(self);
+  return true;
+}
+
 void livenps_reader_close(livenps_reader *reader) {
   if (!reader)
     return;
@@ -1126,8 +1164,8 @@ void livenps_reader_close(livenps_reader *reader) {
   }
   rd_kafka_queue_destroy(reader->data);
   /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
-  if (!reader->group || reader->assigned_once || !cooperative(reader))
-    rd_kafka_destroy(reader->rk);
+  if ((!reader->group || reader->assigned_once || !cooperative(reader)) && !end_handle(reader->rk))
+    return;
   livenps_probe_close(reader->probe);
   livenps_batch_free(&reader->batch);
   free(reader->headers);
