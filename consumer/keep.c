@@ -412,9 +412,12 @@ static void remember_written(livenps_keep *keep, const livenps_manifest *manifes
 }
 
 static void forget_written(livenps_keep *keep, size_t place) {
-  free(keep->written[place].name);
-  free(keep->written[place].id);
-  keep->written[place] = keep->written[--keep->written_count];
+  livenps_manifest_chunk *last = &keep->written[--keep->written_count];
+  const livenps_manifest_chunk gone = keep->written[place];
+  keep->written[place] = *last;
+  *last = (livenps_manifest_chunk){0};
+  free(gone.name);
+  free(gone.id);
 }
 
 static const char *manifest_key(char out[400], const livenps_manifest *manifest) {

@@ -72,7 +72,7 @@ void livenps_recall_note(livenps_recall *recall, livenps_text key, int64_t offse
     return;
   livenps_recall_record *record = livenps_recall_find(recall, name);
   if (!record) {
-    if (recall->count == recall->capacity)
+    if (!recall->at || recall->count == recall->capacity)
       grow(recall);
     record = &recall->at[recall->count++];
     *record = (livenps_recall_record){.key = livenps_copy(name, key.length)};

@@ -256,15 +256,13 @@ static void answer_probe(probe *probes, size_t count, const rd_kafka_message_t *
     if (each->answer != PROBE_SILENT || each->partition != message->partition ||
         strcmp(each->topic, rd_kafka_topic_name(message->rkt)))
       continue;
-    if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+    /* A batch that cannot be read any more proves nothing either, and waiting would not help. */
+    if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
+        (livenps_probe_unreadable(message->err) && message->offset <= each->offset)) {
       each->answer = PROBE_NOTHING;
       (*left)--;
     } else if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) {
       each->answer = PROBE_OUTSIDE;
-      (*left)--;
-    } else if (livenps_probe_unreadable(message->err) && message->offset <= each->offset) {
-      /* Its batch cannot be read any more: that proves nothing, and waiting would not help. */
-      each->answer = PROBE_NOTHING;
       (*left)--;
     } else if (!message->err && message->offset >= each->offset) {
       rd_kafka_timestamp_type_t type;
