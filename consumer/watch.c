@@ -287,7 +287,7 @@ static int read_probes(rd_kafka_t *rk, probe *probes, size_t count, int timeout_
   rd_kafka_topic_partition_list_destroy(list);
   const int64_t until = livenps_monotonic_ms() + timeout_ms;
   size_t left = count;
-  while (!code && left && !livenps_stop && !(stop && *stop) && livenps_monotonic_ms() < until) {
+  while (!code && left && !(stop ? *stop : livenps_stop) && livenps_monotonic_ms() < until) {
     rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 10);
     if (message) {
       answer_probe(probes, count, message, &left);
@@ -297,7 +297,9 @@ static int read_probes(rd_kafka_t *rk, probe *probes, size_t count, int timeout_
   rd_kafka_assign(rk, NULL);
   if (code)
     return livenps_fail(error, LIVENPS_E_LOST, "kafka: reading single records: %s", rd_kafka_err2str(code));
-  return livenps_stop ? livenps_fail(error, LIVENPS_E_LOST, "stopped while Kafka was asked for records") : 0;
+  return (stop ? *stop : livenps_stop)
+             ? livenps_fail(error, LIVENPS_E_LOST, "stopped while Kafka was asked for records")
+             : 0;
 }
 
 /* -- the anchors -------------------------------------------------------------------------------------------------- */
