@@ -230,6 +230,7 @@ static void tick(livenps_aggregate *aggregate) {
 
 static int64_t entry_clock = LIVENPS_NO_CLOCK;
 static int64_t gap; /* offsets that the next commit loses */
+static int64_t log_limit = 1 << 28;
 static const char *entry_writer = "w1";
 
 static livenps_commit_answer commit_rows(int partition, const livenps_row *rows, const livenps_cell *cells,
@@ -267,7 +268,7 @@ static livenps_commit_answer commit_rows(int partition, const livenps_row *rows,
   livenps_entry_encode(&entry, &payload);
   livenps_claim claim = {field, stored, stored};
   claim.position.next += (int64_t)count + gap;
-  if (livenps_script_commit(redis, &keys, lineage, ADMIT, 1 << 28, &claim, 1, &payload, &answer, &now, &id,
+  if (livenps_script_commit(redis, &keys, lineage, ADMIT, log_limit, &claim, 1, &payload, &answer, &now, &id,
                             detail, &error) != 0) {
     fail_msg("commit: %s", error.text);
   }
@@ -669,6 +670,46 @@ static void a_lost_covered_entry_begins_anew(void **state) {
   tick(aggregate);
   assert_int_equal(number("HGET nps:{t}:meta genesis"), 2);
   assert_true(livenps_aggregate_active(aggregate));
+  livenps_aggregate_close(aggregate);
+}
+
+/* The replica that takes over had every entry, but not the flip of the snapshot that covers them: its log is full, so no entry comes that
+ * would make another snapshot due. */
+static void a_snapshot_that_a_failover_lost_is_made_again(void **state) {
+  (void)state;
+  fresh();
+  assert_int_equal(livenps_settings_set(&settings, "aggregate.snapshot=200ms", &error), 0);
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  answers(0, "delivery", "web", 10, 7, redis_now());
+  livenps_reply *names = command("KEYS nps:{t}:*");
+  for (size_t i = 0; i < livenps_reply_count(names); i++) {
+    livenps_text name;
+    assert_true(livenps_reply_text(livenps_reply_item(names, i), &name));
+    livenps_reply_free(command("COPY %.*s %.*s DB 1", (int)name.length, name.at, (int)name.length, name.at));
+  }
+  livenps_reply_free(names);
+  for (int i = 0; i < 2000 && number("XLEN nps:{t}:log") > 1; i++) {
+    tick(aggregate);
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+  }
+  assert_string_equal(text("HGET nps:{t}:snapshot entry"), text("HGET nps:{t}:meta head"));
+  run("SWAPDB 0 1");
+  assert_int_equal(number("XLEN nps:{t}:log"), 2);
+  assert_string_not_equal(text("HGET nps:{t}:snapshot entry"), text("HGET nps:{t}:meta head"));
+  log_limit = 1;
+  livenps_commit_answer answer = commit_rows(0, NULL, NULL, 0);
+  assert_int_equal(answer, LIVENPS_COMMIT_FULL);
+  for (int i = 0; i < 2000 && answer == LIVENPS_COMMIT_FULL; i++) {
+    tick(aggregate);
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+    answer = commit_rows(0, NULL, NULL, 0);
+  }
+  log_limit = 1 << 28;
+  assert_int_equal(answer, LIVENPS_COMMIT_OK);
+  tick(aggregate);
+  assert_int_equal(number("HGET nps:{t}:meta genesis"), 1);
+  assert_int_equal(number("HGET nps:{t}:touchpoint:delivery:5m n"), 7);
   livenps_aggregate_close(aggregate);
 }
 
@@ -1379,6 +1420,7 @@ int main(void) {
       cmocka_unit_test(a_broken_log_is_loaded_again_then_begun_anew),
       cmocka_unit_test(a_lost_idle_entry_is_noticed),
       cmocka_unit_test(a_lost_covered_entry_begins_anew),
+      cmocka_unit_test(a_snapshot_that_a_failover_lost_is_made_again),
       cmocka_unit_test(coverage_is_told_by_window),
       cmocka_unit_test(trends_that_waited_in_vain_are_flagged),
       cmocka_unit_test(another_admit_hash_is_refused),
