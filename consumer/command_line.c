@@ -45,7 +45,7 @@ static const livenps_command commands[] = {
      "is not disturbed: no key is written, no group is joined, nothing is committed; it may be counting meanwhile.\n\n"
      "The last line says equal, or the first difference stands above it. Exit status: 0 equal; 1 not equal; 8 equal as "
      "far as it can be verified, because the topic no longer holds all that was counted (retention, a gap, a restored "
-     "snapshot) or a window was added later: then it says which windows were compared, and that the totals of such partitions "
+     "snapshot, records that nobody can read any more) or a window was added later: then it says which windows were compared, and that the totals of such partitions "
      "were only checked for not being too small. 5: what is stored cannot be read at all. Use the "
      "settings of the consumer: with other rules of admission it is refused, and of other windows nothing can be said.",
      "Is all right?\n"

@@ -4,6 +4,7 @@
 #include "../common/rules.h"
 #include "../common/stop.h"
 #include "commands.h"
+#include "probe.h"
 #include "progress.h"
 #include "recount.h"
 #include "scripts.h"
@@ -27,6 +28,7 @@ enum {
   CHUNKS_BYTES = 1024 * 1024, /* ... that ends with the one that passes this */
   PICTURES = 50,              /* the aggregator may replace the snapshot while it is read */
   PICTURE_MS = 100,           /* between two tries */
+  QUIET_MS = 30000,           /* nothing came for so long: is what is left readable? */
   HEADERS_MAX = 20000         /* of a record, as live */
 };
 
@@ -34,11 +36,15 @@ enum {
 typedef struct {
   const livenps_partition *line; /* of the picture's ledger */
   const livenps_mapping *mapping;
-  int64_t low, from, next, end; /* the topic's first offset, the first read, next to read, the position */
-  bool lost;                    /* not all that was counted can be read again */
+  int64_t low, high;       /* the topic's first offset, and the one behind its last */
+  int64_t from, next, end; /* the first read, next to read, the position */
+  bool lost;               /* not all that was counted can be read again ... */
+  bool damaged;            /* ... because of the unreadable ones */
   bool done;
   int64_t delivered;
-  int64_t since_ms; /* events before may have been lost; 0: none were */
+  int64_t unreadable; /* offsets whose records Kafka hands out and nobody can read */
+  int64_t behind_ms;  /* events before may be among those; INT64_MAX: until the next record says it */
+  int64_t since_ms;   /* events before may have been lost; 0: none were */
   livenps_tally tally;
 } part;
 
@@ -58,7 +64,9 @@ typedef struct {
   livenps_recount *recount;
   part *parts;
   size_t part_count;
-  size_t left;      /* partitions that are not read to their position yet */
+  size_t left;   /* partitions that are not read to their position yet */
+  part *suspect; /* the probe's, or the next one's: its records may not be readable */
+  livenps_probe *probe;
   int64_t since_ms; /* the latest of the parts */
   uint64_t records;
   livenps_progress progress;
@@ -245,21 +253,21 @@ static int find_parts(verify *self, livenps_error *error) {
   for (size_t i = 0; i < self->part_count; i++) {
     const livenps_partition *line = &ledger[i];
     const size_t topic = topic_of(self, line->topic);
-    int64_t high;
     if (topic == self->settings->topics.count)
       return livenps_fail(error, LIVENPS_E_USAGE,
                           "namespace %s counts topic %s too: name all of its topics, --topic %s,%s",
                           self->settings->namespace_, line->topic, self->options->topic, line->topic);
     part *part_ = &self->parts[i];
     *part_ = (part){.line = line, .mapping = self->rules.mappings[topic], .end = line->position.next};
-    if (livenps_watch_bounds(self->watch, line->topic, line->partition, false, &part_->low, &high, error))
+    if (livenps_watch_bounds(self->watch, line->topic, line->partition, false, &part_->low, &part_->high,
+                             error))
       return -1;
-    if (high < line->position.next) {
+    if (part_->high < line->position.next) {
       differ(self,
              "%s/%" PRId32 ": the position is %" PRId64 ", but the topic ends at %" PRId64
              ": it was made anew, or lost records",
-             line->topic, line->partition, line->position.next, high);
-      part_->end = high;
+             line->topic, line->partition, line->position.next, part_->high);
+      part_->end = part_->high;
       part_->lost = true;
     }
     /* After a restart the offsets are those of another topic of that name, which was read from its start. */
@@ -300,19 +308,21 @@ static int open_reader(verify *self, rd_kafka_t **out, livenps_error *error) {
   if (livenps_kafka_open(&rk, conf, LIVENPS_KAFKA_CONSUMER, error))
     return -1;
   rd_kafka_poll_set_consumer(rk);
+  *out = rk;
+  return 0;
+}
+
+/* Every partition that is not read yet, from where it is. Another assignment instead of a seek, so that nothing of the last one comes. */
+static int assign(verify *self, rd_kafka_t *rk, livenps_error *error) {
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)self->part_count + 1);
   for (size_t i = 0; i < self->part_count; i++)
     if (!self->parts[i].done)
       rd_kafka_topic_partition_list_add(list, self->parts[i].line->topic, self->parts[i].line->partition)
-          ->offset = self->parts[i].from;
+          ->offset = self->parts[i].next;
+  rd_kafka_assign(rk, NULL);
   const rd_kafka_resp_err_t code = rd_kafka_assign(rk, list);
   rd_kafka_topic_partition_list_destroy(list);
-  if (code) {
-    rd_kafka_destroy(rk);
-    return livenps_fail(error, LIVENPS_E_LOST, "kafka: assign: %s", rd_kafka_err2str(code));
-  }
-  *out = rk;
-  return 0;
+  return code ? livenps_fail(error, LIVENPS_E_LOST, "kafka: assign: %s", rd_kafka_err2str(code)) : 0;
 }
 
 static part *part_of(const verify *self, const char *topic, int32_t partition) {
@@ -338,8 +348,11 @@ static void take_record(verify *self, part *of, const rd_kafka_message_t *messag
     while (record.header_count < HEADERS_MAX &&
            !rd_kafka_header_get_all(found, record.header_count, &name, &value, &size))
       headers[record.header_count++] = (livenps_header){livenps_text_of(name), {value, size}};
-  if (of->since_ms == INT64_MAX && record.timestamp_ms >= 0 && record.timestamp_ms < INT64_MAX / 4) {
-    /* As the reader says it after a gap: what was lost lay before this record. */
+  const bool timed = record.timestamp_ms >= 0 && record.timestamp_ms < INT64_MAX / 4;
+  /* As the reader says it: what was lost lay before this record. */
+  if (of->behind_ms == INT64_MAX && timed)
+    of->behind_ms = record.timestamp_ms + self->settings->admit_future_ms;
+  if (of->since_ms == INT64_MAX && timed) {
     of->since_ms = record.timestamp_ms + self->settings->admit_future_ms;
     if ((of->line->gap || of->line->position.incarnation > 1) && of->line->covered_since_ms > of->since_ms)
       of->since_ms = of->line->covered_since_ms;
@@ -379,11 +392,58 @@ static int on_message(verify *self, const rd_kafka_message_t *message, livenps_h
                         of->line->topic, of->line->partition, of->next);
   } else {
     static livenps_limit limit = {.interval_ms = 10000};
+    if (livenps_probe_unreadable(message->err)) {
+      /* The error names the first offset of its batch; before it nothing else came. */
+      of->next = message->offset > of->next ? message->offset : of->next;
+      of->done = of->next >= of->end;
+      self->suspect = self->suspect || of->done ? self->suspect : of;
+    }
     livenps_log_limited(&limit, LIVENPS_WARN, "verify", "%s/%" PRId32 ": %s", of->line->topic,
                         of->line->partition, rd_kafka_err2str(message->err));
   }
   self->left -= of->done;
   return 0;
+}
+
+/* A partition that says that its records cannot be read, or one of those that are left when nothing comes at all, is examined as live
+ * does it: what nobody can read is left out. Whether it was counted once is seen when holes are compared. */
+static int examine(verify *self, rd_kafka_t *rk, livenps_error *error) {
+  part *of = self->suspect;
+  if (!self->probe)
+    return livenps_probe_open(&self->probe, self->settings, of->line->topic, of->line->partition, of->next,
+                              of->high, error);
+  int64_t behind;
+  const char *reason;
+  const livenps_hunt_state state = livenps_probe_step(self->probe, &behind, &reason);
+  if (state == LIVENPS_HUNT_ON)
+    return 0;
+  if (state == LIVENPS_HUNT_UNREADABLE &&
+      livenps_probe_is_of(self->probe, of->line->topic, of->line->partition, of->next)) {
+    livenps_log(LIVENPS_WARN, "verify",
+                "%s/%" PRId32 ": offsets %" PRId64 " to %" PRId64 " cannot be read (%s)", of->line->topic,
+                of->line->partition, of->next, behind - 1, reason);
+    behind = behind < of->end ? behind : of->end;
+    of->unreadable += behind - of->next;
+    of->next = behind;
+    of->behind_ms = INT64_MAX;
+    of->done = behind >= of->end;
+    self->left -= of->done;
+  }
+  livenps_probe_close(self->probe);
+  self->probe = NULL;
+  self->suspect = NULL;
+  return assign(self, rk, error);
+}
+
+/* In turn: one of them may wait for something else. */
+static part *next_left(const verify *self, const part *after) {
+  const size_t first = after ? (size_t)(after - self->parts) + 1 : 0;
+  for (size_t i = 0; i < self->part_count; i++) {
+    part *of = &self->parts[(first + i) % self->part_count];
+    if (!of->done)
+      return of;
+  }
+  return NULL;
 }
 
 static void show_progress(verify *self, int64_t offsets) {
@@ -406,23 +466,41 @@ static int read_topic(verify *self, livenps_error *error) {
   if (open_reader(self, &rk, error))
     return -1;
   livenps_header *headers = livenps_alloc(HEADERS_MAX * sizeof *headers);
-  int result = 0;
+  const part *quiet = NULL; /* examined last, because nothing came */
+  int64_t came_ms = livenps_monotonic_ms();
+  int result = assign(self, rk, error);
   livenps_progress_start(&self->progress, "verify");
   while (self->left && !result && !livenps_stop) {
-    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 100);
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, self->probe ? 5 : 100);
     if (message) {
       result = on_message(self, message, headers, error);
       rd_kafka_message_destroy(message);
+      came_ms = livenps_monotonic_ms();
+    } else if (!self->suspect && livenps_monotonic_ms() - came_ms >= QUIET_MS) {
+      quiet = self->suspect = next_left(self, quiet);
+      came_ms = livenps_monotonic_ms();
     }
+    if (self->suspect && self->left && !result)
+      result = examine(self, rk, error);
     if (!message || !self->left || self->records % 1024 == 0)
       show_progress(self, offsets);
   }
   free(headers);
+  livenps_probe_close(self->probe);
   rd_kafka_assign(rk, NULL);
   rd_kafka_destroy(rk);
   if (!result && self->left)
     return livenps_fail(error, LIVENPS_E_LOST, "stopped after %" PRIu64 " records", self->records);
   return result;
+}
+
+/* Live left out as many, or it could still read them: then they are lost, as what retention removed. */
+static void settle(part *of) {
+  if (!of->unreadable || of->line->holes >= of->end - of->from - of->delivered)
+    return;
+  of->lost = of->damaged = true;
+  if (of->since_ms < of->behind_ms)
+    of->since_ms = of->behind_ms;
 }
 
 /* -- comparing -------------------------------------------------------------------------------------------------------- */
@@ -470,7 +548,8 @@ static void compare_fates(verify *self, const part *of) {
   compare_count(self, of, "late", line->late, of->tally.late);
   compare_count(self, of, "out of range", line->out_of_range, of->tally.out_of_range);
   compare_count(self, of, "duplicate", line->duplicate, 0);
-  compare_count(self, of, "holes", line->holes, of->end - of->from - of->delivered);
+  compare_count(self, of, "holes", line->holes,
+                of->end - of->from - of->delivered - (of->damaged ? of->unreadable : 0));
   for (int r = 0; r < LIVENPS_REASONS; r++) {
     snprintf(what, sizeof what, "rejected as %s", livenps_reason_name((livenps_reason)r));
     compare_count(self, of, what, line->rejected[r], of->tally.rejected[r]);
@@ -573,6 +652,7 @@ static void compare_pane(verify *self, size_t rollup, size_t window) {
 static void compare(verify *self) {
   compare_positions(self);
   for (size_t i = 0; i < self->part_count; i++) {
+    settle(&self->parts[i]);
     compare_fates(self, &self->parts[i]);
     self->unverified += self->parts[i].lost;
     if (self->parts[i].since_ms > self->since_ms)
@@ -625,12 +705,21 @@ static void report(const verify *self) {
          "  late %" PRId64 "  out of range %" PRId64 "  holes %" PRId64 "\n",
          self->options->topic, self->records, self->part_count, totals[0], totals[4], totals[1], totals[2],
          totals[3]);
-  for (size_t i = 0; i < self->part_count; i++)
-    if (self->parts[i].lost)
+  for (size_t i = 0; i < self->part_count; i++) {
+    const part *of = &self->parts[i];
+    if (of->damaged)
+      printf(
+          "%s/%" PRId32 ": %" PRId64
+          " offsets cannot be read any more, but were when they were counted, so its totals cannot be compared\n",
+          of->line->topic, of->line->partition, of->unreadable);
+    else if (of->unreadable)
+      printf("%s/%" PRId32 ": %" PRId64 " offsets cannot be read; the namespace counts as many holes\n",
+             of->line->topic, of->line->partition, of->unreadable);
+    if (of->lost && !of->damaged)
       printf("%s/%" PRId32 ": from offset %" PRId64 " on only; counted were offsets from %" PRId64
              " on, so its totals cannot be compared\n",
-             self->parts[i].line->topic, self->parts[i].line->partition, self->parts[i].from,
-             self->parts[i].line->start);
+             of->line->topic, of->line->partition, of->from, of->line->start);
+  }
   if (self->since_ms == INT64_MAX)
     printf("no window can be compared: of a partition that has lost records none is left\n");
   else if (self->since_ms)

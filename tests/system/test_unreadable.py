@@ -104,8 +104,16 @@ def expect(world, redis, topic, sent, left_out):
     return health
 
 
+def verify(world, redis, topic):
+    """(exit code, all that was said)"""
+    found = world.settings(topic, redis, windows=WINDOWS)
+    code, out, err = world.run_consumer("verify", "--topic", topic, settings=found, timeout=120)
+    return code, out + err
+
+
 def test_batches_that_cannot_be_decompressed(own_world):
-    """A damaged batch of each codec, two in a row, one at the end of its partition, one of a codec that nobody has."""
+    """A damaged batch of each codec, two in a row, one at the end of its partition, one of a codec that nobody has. A recount meets
+    the same, and agrees."""
     world, kafka, redis = own_world, own_world.kafka, own_world.redis()
     codecs = ["gzip", "lz4", "snappy", "zstd", "none"]
     topic = world.topic(len(codecs))
@@ -141,7 +149,21 @@ def test_batches_that_cannot_be_decompressed(own_world):
     _, out = world.replay(topic, redis, None, end=cluster.now_ms() + 1000, windows=WINDOWS)
     assert "accepted %d " % sum(len(r) for r in sent.values()) not in out
     assert "holes %s" % health["holes"] in out, out
+    # A recount too, and says which.
+    code, said = verify(world, redis, topic)
+    assert code == 0 and "\nequal: " in said and "holes %s\n" % health["holes"] in said, said
+    for p, ranges in left_out.items():
+        for first, behind in ranges:
+            assert "%s/%d: offsets %d to %d cannot be read" % (topic, p, first, behind - 1) in said, said
     assert consumer.stop() == 0
+    # What was counted before it was damaged is not a hole that was counted: nobody can say any more whether it was counted well.
+    kafka.tool("stop", "1")
+    later = damage(kafka, topic, 4, unknown_codec, 60)
+    kafka.tool("start", "1")
+    code, said = verify(world, redis, topic)
+    assert code == 8 and "equal as far as it can be verified" in said, said
+    assert "%s/4: offsets %d to %d cannot be read" % (topic, later[0], later[1] - 1) in said, said
+    assert "%s/4: %d offsets cannot be read any more" % (topic, sum(b - a for a, b in left_out[4] + [later])) in said, said
 
 
 @pytest.mark.long
@@ -161,6 +183,8 @@ def test_a_batch_that_makes_no_sense(own_world):
     said = re.search(re.escape("%s/1: offsets " % topic) + r"(\d+) to %d cannot be read" % (behind - 1), consumer.log())
     assert said and first < int(said.group(1)) < behind
     expect(world, redis, topic, sent, {1: [(int(said.group(1)), behind)]})
+    code, recounted = verify(world, redis, topic)
+    assert code == 0 and "%s/1: offsets %s to %d cannot be read" % (topic, said.group(1), behind - 1) in recounted, recounted
     assert consumer.stop() == 0
 
 
