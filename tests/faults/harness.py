@@ -107,6 +107,7 @@ class Stage:
         self.session_ms, self.dynamic_session_ms = session_ms, dynamic_session_ms
         self.consumers = [None] * len(self.names)
         self.objected, self.fenced = False, 0
+        self.publishers = 0  # that Kafka ended
         self.truths, self.simulation = [], None
         self.sent, self.beside = 0, False  # records that are not the load's, events among them
         self.topic = self.world.topic(partitions, replication=3, **topic)
@@ -134,8 +135,22 @@ class Stage:
         options = {"rate": max(1, int(self.rate / cluster.SLOW)), "touchpoints": 3, **more}
         self.simulation = self.world.simulate(self.topic, seed=self.seed, **options)
 
+    def supervise_load(self):
+        """Begins a new load when Kafka has ended the publisher: an idempotent one whose numbers a broker that died has lost
+        sends nothing more, says so and ends. What it was told then says less than what is in the topic, so that the topic
+        alone is compared. Any other end by itself is a failure."""
+        if self.simulation and not self.simulation.running() and self.simulation.process.returncode:
+            assert "out of order sequence" in self.simulation.log(), "%s ended with %d:\n%s" % (
+                self.simulation.name, self.simulation.process.returncode, cluster.tail(self.simulation.log_path))
+            self.simulation.ended_on_purpose = True
+            self.simulation, self.beside = None, True
+            self.publishers += 1
+            self.begin_load()
+
     def end_load(self, finish=False):
         """finish: wait for a load with a count, else it is ended."""
+        if not finish:
+            self.supervise_load()
         if self.simulation:
             self.truths.append(self.simulation.finish() if finish else self.simulation.end())
             self.simulation = None
@@ -242,6 +257,7 @@ class Stage:
     def goes_on(self, amount=1, timeout=RECOVERY_S, partitions=None):
         """Waits until at least that many further offsets are committed (on those partitions, by default any)."""
         def total():
+            self.supervise_load()
             found = self.positions()
             return sum(offset for p, offset in found.items() if partitions is None or p in partitions)
         before = wait_for(lambda: (total(),), timeout, "Redis answers")[0]
@@ -255,6 +271,7 @@ class Stage:
 
         def reached():
             self.supervise()
+            self.supervise_load()
             stored = self.positions()
             if any(stored.get(p, -1) < end for p, end in ends.items()):
                 return None

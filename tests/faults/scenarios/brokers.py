@@ -22,7 +22,7 @@ def controller(kafka):
 
 @scenario("brokers", short=3, fault="kill -9 of brokers and of the controller, restarted")
 def brokers(bed, count, row):
-    fenced = 0
+    fenced = publishers = 0
     kinds = {"controller": 0, "broker": 0, "two": 0}
     while row.tried < count:
         with bed.stage("brokers", rate=200) as stage:
@@ -51,6 +51,9 @@ def brokers(bed, count, row):
             stage.close_load_and_compare(row, brokers_died=True)
             stage.stop_all()
             fenced += stage.fenced
+            publishers += stage.publishers
     row.note("%d instances fenced by Kafka and started again" % fenced)
+    if publishers:
+        row.note("%d publishers ended by Kafka (out of order sequence)" % publishers)
     row.note(", ".join("%d %s" % (n, {"two": "times two at once", "broker": "brokers"}.get(kind, kind))
                        for kind, n in kinds.items()))
