@@ -1,6 +1,9 @@
 #include "sim.h"
 
 #include <errno.h>
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+#include <hiredis/hiredis_ssl.h>
+#endif
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,3 +220,12 @@ void *redisvCommand(redisContext *c, const char *format, va_list ap) {
   free(copy);
   return reply;
 }
+
+#ifdef LIVENPS_HAVE_HIREDIS_SSL
+/* hiredis 1.0 and later. The simulated server is reached without TLS. */
+int redisInitiateSSL(redisContext *c, struct ssl_st *ssl) {
+  (void)c;
+  (void)ssl;
+  sim_fail("simulator", "hiredis: TLS is not simulated");
+}
+#endif
