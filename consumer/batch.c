@@ -162,6 +162,10 @@ void livenps_batch_end(livenps_batch *batch, livenps_lane *lane, int64_t offset)
   arrive(batch, lane, offset, true);
 }
 
+void livenps_batch_begins(livenps_batch *batch, livenps_lane *lane, int64_t offset) {
+  arrive(batch, lane, offset, false);
+}
+
 static void uncover(livenps_batch *batch, livenps_lane *lane, int64_t redis_ms) {
   lane->uncovered_ms = lane->pending.covered_since_ms = redis_ms + batch->admission->future_ms;
 }

@@ -85,6 +85,8 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
 void livenps_batch_take_back(livenps_lane *lane, int64_t offset, livenps_reason reason);
 /* Kafka says the partition ends at offset: what lies between is a hole. */
 void livenps_batch_end(livenps_batch *batch, livenps_lane *lane, int64_t offset);
+/* What comes next in Kafka begins at offset, whether or not it can be read: what lies between is a hole. */
+void livenps_batch_begins(livenps_batch *batch, livenps_lane *lane, int64_t offset);
 /* The topic now starts at offset (rule 11): a gap, said out loud by the caller. redis_ms: the last known Redis TIME. */
 void livenps_batch_gap(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t redis_ms);
 /* The offsets mean other records: on at offset, in the next incarnation. What was not read in between, forward or back, is a gap. The

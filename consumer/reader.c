@@ -270,7 +270,10 @@ static void on_trouble(livenps_reader *reader, livenps_lane *lane, const rd_kafk
     break;
   default:
     if (livenps_probe_unreadable(message->err)) {
-      lane->suspect = true;
+      /* The error names the first offset of its batch. Before it may stand what nobody is given: the marker of a transaction. */
+      if (message->offset > lane->next)
+        livenps_batch_begins(&reader->batch, lane, message->offset);
+      lane->suspect = message->offset <= lane->next;
     } else {
       /* An unknown topic may come back as another one. */
       lane->doubt = true;

@@ -110,6 +110,16 @@ static void test_first_jump_is_not_believed(void **state) {
   livenps_batch_end(&batch, ended, 15); /* an EOF event of before the seek must not pass records either */
   assert_true(ended->reseek);
   assert_int_equal(ended->next, 10);
+
+  livenps_lane *unreadable = open_lane(&batch, 3, 10);
+  livenps_batch_begins(&batch, unreadable, 12); /* nor may the error of a batch that cannot be read */
+  assert_true(unreadable->reseek);
+  assert_int_equal(unreadable->next, 10);
+  unreadable->reseek = false;
+  livenps_batch_begins(&batch, unreadable, 12);
+  assert_false(unreadable->reseek);
+  assert_int_equal(unreadable->next, 12);
+  assert_int_equal(unreadable->pending.holes, 2);
   livenps_batch_free(&batch);
 }
 
