@@ -64,7 +64,8 @@ struct livenps_aggregate {
   int64_t renewed_at_ms;  /* monotonic */
   int64_t asking_ms;      /* how long Kafka took to say where to begin */
 
-  int64_t judged_gap; /* offsets lost, of which the keeper has said that no snapshot in Kafka lost fewer */
+  uint64_t
+      judged_gaps;    /* of the ledger, for which the keeper has said that no snapshot in Kafka lost fewer */
   int64_t heal_at_ms; /* monotonic */
 };
 
@@ -84,7 +85,8 @@ static void forget(livenps_aggregate *aggregate) {
   if (keeper && aggregate->state) {
     keeper->hold(keeper->opaque, false);
   }
-  aggregate->judged_gap = aggregate->heal_at_ms = 0;
+  aggregate->judged_gaps = 0;
+  aggregate->heal_at_ms = 0;
   livenps_state_free(aggregate->state);
   aggregate->state = NULL;
   free_chunks(aggregate->chunks, aggregate->chunk_count);
@@ -418,9 +420,17 @@ typedef struct {
   livenps_manifest found;
 } origin;
 
+/* What our state lost, to compare. */
+static void describe(const livenps_aggregate *aggregate, livenps_manifest *mine) {
+  size_t count;
+  const livenps_partition *ledger = livenps_state_partitions(aggregate->state, &count);
+  *mine = (livenps_manifest){.genesis = aggregate->genesis};
+  livenps_manifest_positions(mine, ledger, count);
+}
+
 /* Asks Kafka where to begin, and for a snapshot. That can take longer than the lease lasts; then who stands by takes it, asks as long, and
  * loses it likewise to a third: nobody would ever begin. So the lease is long meanwhile, longer than the last time took. held may be false
- * afterwards. better: only a snapshot that lost less than our state. */
+ * afterwards. better: only a snapshot that loses less than our state. */
 static int ask_kafka(livenps_aggregate *aggregate, int64_t since_ms, bool better, origin *from,
                      livenps_error *error) {
   const livenps_source *source = &aggregate->config.source;
@@ -432,14 +442,17 @@ static int ask_kafka(livenps_aggregate *aggregate, int64_t since_ms, bool better
   if (result == 0 && aggregate->held) {
     int64_t began_ms = livenps_monotonic_ms();
     result = source->beginnings(source->opaque, since_ms, &from->beginnings, &from->count, error);
+    livenps_manifest mine = {0};
     livenps_search search = {
         .now = from->beginnings, .count = from->count, .beat = beat, .opaque = aggregate};
     if (better && aggregate->state) {
-      search.ledger = livenps_state_partitions(aggregate->state, &search.ledger_count);
+      describe(aggregate, &mine);
+      search.mine = &mine;
     }
-    if (result == 0 && keeper && (!better || search.ledger)) {
+    if (result == 0 && keeper && (!better || search.mine)) {
       result = keeper->find(keeper->opaque, &search, &from->state, &from->found, error);
     }
+    livenps_manifest_free(&mine);
     aggregate->asking_ms = livenps_monotonic_ms() - began_ms;
   }
   aggregate->holder.lease_ms = usual_ms;
@@ -493,8 +506,8 @@ static void tell_genesis(const livenps_aggregate *aggregate, size_t count, const
   }
 }
 
-/* Begins the namespace: with the furthest snapshot in Kafka, else at the offsets from which everything that can still matter is read.
- * seen: the lineage it replaces. better: only with a snapshot that lost less than our state, else nothing changes. */
+/* Begins the namespace: with the best snapshot in Kafka, else at the offsets from which everything that can still matter is read.
+ * seen: the lineage it replaces. better: only with a snapshot that loses less than our state, else nothing changes. */
 static int begin(livenps_aggregate *aggregate, const char *seen, bool better, livenps_error *error) {
   int result = -1;
   origin from = {0};
@@ -582,21 +595,34 @@ done:
   return result;
 }
 
+/* Another number for other gaps. 0: there are none. */
+static uint64_t gaps_of(const livenps_state *state) {
+  size_t count;
+  const livenps_partition *ledger = livenps_state_partitions(state, &count);
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; i++) {
+    sum = sum * 1000003 + (uint64_t)ledger[i].gap;
+  }
+  return sum;
+}
+
 /* Records were lost before they were read: perhaps Redis came back from the past, and a snapshot in Kafka counts what the topic has lost
- * since. Then the namespace begins anew with that one. */
+ * since. Then the namespace begins anew with that one. Each time it does, fewer records are lost than before, so this ends. */
 static int heal(livenps_aggregate *aggregate, livenps_error *error) {
   const livenps_keeper *keeper = aggregate->config.keeper;
   static livenps_limit limit = {.interval_ms = 60000};
-  size_t count;
-  const livenps_partition *ledger = livenps_state_partitions(aggregate->state, &count);
-  int64_t gap = 0, now_ms = livenps_monotonic_ms();
-  for (size_t i = 0; i < count; i++) {
-    gap += ledger[i].gap > 0 ? ledger[i].gap : 0;
-  }
-  if (!keeper || gap == aggregate->judged_gap || now_ms < aggregate->heal_at_ms) {
+  const int64_t now_ms = livenps_monotonic_ms();
+  if (!keeper || now_ms < aggregate->heal_at_ms) {
     return 0;
   }
-  int answer = keeper->loses_less(keeper->opaque, ledger, count);
+  const uint64_t gaps = gaps_of(aggregate->state);
+  if (gaps == aggregate->judged_gaps) {
+    return 0;
+  }
+  livenps_manifest mine;
+  describe(aggregate, &mine);
+  const int answer = keeper->loses_less(keeper->opaque, &mine);
+  livenps_manifest_free(&mine);
   if (answer > 0) {
     livenps_error trouble = {0};
     char seen[33];
@@ -614,7 +640,7 @@ static int heal(livenps_aggregate *aggregate, livenps_error *error) {
     }
   }
   if (aggregate->state && answer >= 0) {
-    aggregate->judged_gap = gap;
+    aggregate->judged_gaps = gaps;
   }
   return 0;
 }

@@ -29,10 +29,9 @@ typedef struct {
 
 /* A snapshot kept in Kafka is looked for. */
 typedef struct {
-  const livenps_beginning *now; /* what it does not cover must be readable from there */
+  const livenps_beginning *now; /* what the topics have */
   size_t count;
-  const livenps_partition *ledger; /* it must have lost fewer records than this; NULL: any will do */
-  size_t ledger_count;
+  const livenps_manifest *mine; /* it must lose fewer records than this one; NULL: any will do */
   int (*beat)(void *opaque, livenps_error *error); /* called every tenth of a second or so; not 0: give up */
   void *opaque;
 } livenps_search;
@@ -45,9 +44,9 @@ typedef struct {
   /* The snapshot that was flipped just now: positions and chunks, whose bytes are read from Redis meanwhile. Takes what manifest holds. */
   void (*offer)(void *opaque, livenps_manifest *manifest);
   bool (*reading)(void *opaque); /* chunks that were offered are still needed in Redis */
-  /* 1: one of those kept lost fewer records than this ledger; 0: none; -1: not known yet. */
-  int (*loses_less)(void *opaque, const livenps_partition *ledger, size_t count);
-  /* The furthest that can be used, loaded: *state is the caller's and *found says which; *state NULL: there is none. LOST: try later. */
+  /* 1: one of those kept may lose fewer records than this one (its genesis and partitions); 0: none; -1: not known yet. */
+  int (*loses_less)(void *opaque, const livenps_manifest *mine);
+  /* The best that can be used, loaded: *state is the caller's and *found says which; *state NULL: there is none. LOST: try later. */
   int (*find)(void *opaque, const livenps_search *search, livenps_state **state, livenps_manifest *found,
               livenps_error *error);
   void *opaque;

@@ -42,6 +42,7 @@ struct livenps_keep {
   int64_t due_ms;
   bool listed; /* recall is of this hold */
   bool shared; /* another namespace writes this topic: we do not */
+  bool judged; /* none of recall is still to be looked at because it may lose fewer records than the state */
   livenps_recall recall;
 
   /* The thread's own. */
@@ -125,7 +126,7 @@ static void hold(void *opaque, bool holding) {
   keep->holding = holding;
   free_manifest(keep->offered);
   keep->offered = NULL;
-  keep->busy = keep->reading = keep->listed = keep->shared = false;
+  keep->busy = keep->reading = keep->listed = keep->shared = keep->judged = false;
   keep->due_ms = 0;
   pthread_cond_signal(&keep->wake);
   pthread_mutex_unlock(&keep->lock);
@@ -166,7 +167,7 @@ static bool usable(const livenps_keep *keep, const livenps_manifest *manifest) {
          !strcmp(manifest->admit, keep->admit) && manifest->version == LIVENPS_FORMAT_VERSION;
 }
 
-static int loses_less(void *opaque, const livenps_partition *ledger, size_t count) {
+static int loses_less(void *opaque, const livenps_manifest *mine) {
   livenps_keep *keep = opaque;
   int answer = -1;
   pthread_mutex_lock(&keep->lock);
@@ -175,8 +176,9 @@ static int loses_less(void *opaque, const livenps_partition *ledger, size_t coun
     for (size_t i = 0; i < keep->recall.count && !answer; i++) {
       const livenps_recall_record *record = &keep->recall.at[i];
       answer = !record->gone && usable(keep, record->manifest) &&
-               livenps_manifest_loses_less(record->manifest, ledger, count);
+               livenps_manifest_better(record->manifest, mine, NULL, 0);
     }
+    keep->judged = !answer;
   }
   pthread_mutex_unlock(&keep->lock);
   return answer;
@@ -184,18 +186,14 @@ static int loses_less(void *opaque, const livenps_partition *ledger, size_t coun
 
 /* -- finding ------------------------------------------------------------------------------------------------------ */
 
-static int furthest_first(const void *a, const void *b) {
-  const livenps_recall_record *x = *(livenps_recall_record *const *)a,
-                              *y = *(livenps_recall_record *const *)b;
-  const int order = livenps_manifest_compare(x->manifest, y->manifest);
-  return order ? order : (x->offset < y->offset) - (x->offset > y->offset);
-}
-
-/* Manifests that could serve, the furthest first. */
+/* Those to try, the best first. */
 static livenps_recall_record **candidates(const livenps_keep *keep, const livenps_recall *recall,
                                           const livenps_search *search, size_t *count) {
+  livenps_recall_record **usables = livenps_alloc((recall->count + 1) * sizeof *usables);
   livenps_recall_record **found = livenps_alloc((recall->count + 1) * sizeof *found);
-  *count = 0;
+  const livenps_manifest **manifests = livenps_alloc((recall->count + 1) * sizeof *manifests);
+  size_t *order = livenps_alloc((recall->count + 1) * sizeof *order), known = 0;
+  char why[256];
   for (size_t i = 0; i < recall->count; i++) {
     livenps_recall_record *record = &recall->at[i];
     if (record->gone || !record->manifest)
@@ -208,11 +206,18 @@ static livenps_recall_record **candidates(const livenps_keep *keep, const livenp
                   record->manifest->genesis, keep->topic);
       continue;
     }
-    if (!search->ledger ||
-        livenps_manifest_loses_less(record->manifest, search->ledger, search->ledger_count))
-      found[(*count)++] = record;
+    if (!livenps_manifest_reaches(record->manifest, search->now, search->count, why))
+      livenps_log(LIVENPS_WARN, "keep", "the snapshot of genesis %" PRId64 " in topic %s cannot be used: %s",
+                  record->manifest->genesis, keep->topic, why);
+    usables[known] = record;
+    manifests[known++] = record->manifest;
   }
-  qsort(found, *count, sizeof *found, furthest_first);
+  *count = livenps_manifest_choose(manifests, known, search->mine, search->now, search->count, order);
+  for (size_t i = 0; i < *count; i++)
+    found[i] = usables[order[i]];
+  free(usables);
+  free(manifests);
+  free(order);
   return found;
 }
 
@@ -223,18 +228,22 @@ static int try_find(livenps_keep *keep, livenps_recaller *recaller, const livenp
   livenps_recall recall = {0};
   size_t count = 0;
   livenps_recall_record **list = NULL;
-  int result = livenps_recaller_list(recaller, &recall, &beat, error);
-  if (!result)
+  int result = 0;
+  bool ours_same = true;
+  char anew[256];
+  /* Of a topic that was made anew since, or lost its end, our positions say nothing. Ingest notices, and tells another gap: then we are asked
+   * again. */
+  if (search->mine)
+    result = livenps_recall_anchors(keep->settings, search->mine, search->now, search->count, &beat,
+                                    &ours_same, anew, error);
+  if (!result && ours_same)
+    result = livenps_recaller_list(recaller, &recall, &beat, error);
+  if (!result && ours_same)
     list = candidates(keep, &recall, search, &count);
   for (size_t i = 0; i < count && result >= 0 && !*state; i++) {
     char why[256];
     livenps_error trouble = {0};
     livenps_manifest *manifest = list[i]->manifest;
-    if (!livenps_manifest_reaches(manifest, search->now, search->count, why)) {
-      livenps_log(LIVENPS_WARN, "keep", "the snapshot of genesis %" PRId64 " in topic %s cannot be used: %s",
-                  manifest->genesis, keep->topic, why);
-      continue;
-    }
     bool same;
     if (livenps_recall_anchors(keep->settings, manifest, search->now, search->count, &beat, &same, why,
                                error)) {
@@ -259,6 +268,13 @@ static int try_find(livenps_keep *keep, livenps_recaller *recaller, const livenp
         livenps_fail(&trouble, LIVENPS_E_DATA, "its positions are not those of its chunks");
     }
     if (!trouble.code) {
+      const int64_t missing = livenps_manifest_overtaken(manifest, search->now, search->count, why);
+      if (missing)
+        livenps_log(
+            LIVENPS_WARN, "keep",
+            "retention has overtaken every snapshot in topic %s that could serve: with the best of them %" PRId64
+            " offsets are lost (%s)",
+            keep->topic, missing, why);
       *state = loaded;
       *found = *manifest;
       free(manifest);
@@ -280,9 +296,8 @@ static int try_find(livenps_keep *keep, livenps_recaller *recaller, const livenp
   return *state && result > 0 ? 1 : result;
 }
 
-static int find(void *opaque, const livenps_search *search, livenps_state **state, livenps_manifest *found,
-                livenps_error *error) {
-  livenps_keep *keep = opaque;
+static int look(livenps_keep *keep, const livenps_search *search, livenps_state **state,
+                livenps_manifest *found, livenps_error *error) {
   const livenps_beat beat = {search->beat, search->opaque};
   *state = NULL;
   /* What is not there is believed only when it is not there twice: a client library can skip records at the beginning of a reading. */
@@ -310,6 +325,18 @@ static int find(void *opaque, const livenps_search *search, livenps_state **stat
     livenps_manifest_free(&manifest);
   }
   return 0;
+}
+
+static int find(void *opaque, const livenps_search *search, livenps_state **state, livenps_manifest *found,
+                livenps_error *error) {
+  livenps_keep *keep = opaque;
+  const int result = look(keep, search, state, found, error);
+  if (!result) {
+    pthread_mutex_lock(&keep->lock);
+    keep->judged = true;
+    pthread_mutex_unlock(&keep->lock);
+  }
+  return result;
 }
 
 /* -- writing ------------------------------------------------------------------------------------------------------ */
@@ -498,7 +525,8 @@ static void mark(livenps_keep *keep) {
     }
     /* Of other rules: whoever began anew by a mistake in the settings finds them again. */
     const bool ours = usable(keep, record->manifest);
-    record->listed = !ours || livenps_manifest_ahead(record->manifest, &keep->own[0]);
+    record->listed = !ours || livenps_manifest_ahead(record->manifest, &keep->own[0]) ||
+                     (!keep->judged && livenps_manifest_better(record->manifest, &keep->own[0], NULL, 0));
     if (!ours)
       continue;
     if (keep->own_count < OWN && livenps_recall_complete(recall, record->manifest) &&

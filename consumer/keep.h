@@ -4,15 +4,16 @@
 #include "manifest.h"
 
 /* Keeps snapshots in Kafka, where they outlive Redis: the chunks of a snapshot as records of a compacted topic with one partition, then,
- * when all are acknowledged, a manifest (manifest.h); and finds the furthest one again. Writing has a thread, a producer and a Redis
+ * when all are acknowledged, a manifest (manifest.h); and finds the best one again. Writing has a thread, a producer and a Redis
  * connection of its own, so that the aggregator's tick waits for neither Kafka nor it.
  *
  * What makes any zombie harmless, however late its records come:
  * 1. A manifest lists only chunks that its own writer wrote in the same tenure, so nobody else's tombstone is for them, except
  * 2. that a writer removes what it read at the beginning of its tenure, before which whoever wrote it had lost the lease; and only once a
  *    manifest of its own is acknowledged that has read everything which the removed one had.
- * 3. The newest two manifests of a tenure stay. Before the second one, so does the furthest of those before it.
- * 4. Who reads takes the furthest manifest whose chunks are all there with the right sums; another's may be older, never wrong. */
+ * 3. The newest two manifests of a tenure stay. Before the second one, so does the furthest of those before it; and one that may lose fewer
+ *    records than the newest stays until somebody has looked whether it does.
+ * 4. Who reads takes the best manifest (manifest.h) whose chunks are all there with the right sums; another's may be older, never wrong. */
 typedef struct livenps_keep livenps_keep;
 
 /* Makes the topic if it is missing. *out is NULL when there is to be none (snapshot.topic: none, the embedded cluster). STARTUP: the topic

@@ -25,7 +25,7 @@ void livenps_manifest_positions(livenps_manifest *manifest, const livenps_partit
   for (size_t i = 0; i < count; i++)
     manifest->partitions[i] =
         (livenps_manifest_partition){livenps_copy(ledger[i].topic, strlen(ledger[i].topic)),
-                                     ledger[i].partition, ledger[i].position, ledger[i].gap};
+                                     ledger[i].partition, ledger[i].position, ledger[i].start, ledger[i].gap};
 }
 
 /* -- out ---------------------------------------------------------------------------------------------------------- */
@@ -70,6 +70,7 @@ void livenps_manifest_encode(const livenps_manifest *manifest, livenps_buffer *o
     char position[LIVENPS_POSITION_MAX];
     livenps_position_print(&each->position, position);
     set(item, "position", json_string(position));
+    set(item, "start", json_integer(each->start));
     set(item, "gap", json_integer(each->gap));
     json_array_append_new(partitions, item);
   }
@@ -145,6 +146,7 @@ static void get_partitions(livenps_manifest *manifest, const json_t *list, liven
     const int64_t partition = get_number(item, "partition", 0, error);
     *each = (livenps_manifest_partition){.topic = livenps_copy(topic, strlen(topic)),
                                          .partition = (int32_t)partition,
+                                         .start = get_number(item, "start", 0, error),
                                          .gap = get_number(item, "gap", INT64_MIN, error)};
     const char *position = get_text(item, "position", 1, LIVENPS_POSITION_MAX - 1, error);
     if (livenps_position_parse(livenps_text_of(position), &each->position))
@@ -219,8 +221,11 @@ done:
 
 /* -- the choice --------------------------------------------------------------------------------------------------- */
 
+/* Numbers from a topic that anybody may have written to: sums stop where they would wrap. */
 static int64_t add(int64_t sum, int64_t more) {
-  return more > INT64_MAX - sum ? INT64_MAX : sum + more;
+  if (more > 0)
+    return sum > INT64_MAX - more ? INT64_MAX : sum + more;
+  return sum < -INT64_MAX - more ? -INT64_MAX : sum + more;
 }
 
 /* In a later incarnation of its topic a partition is further, whatever its offset. */
@@ -263,53 +268,138 @@ bool livenps_manifest_matches(const livenps_manifest *manifest, const livenps_pa
   for (size_t i = 0; i < count && same; i++) {
     const livenps_manifest_partition *its = find(manifest, ledger[i].topic, ledger[i].partition);
     same = its && its->position.next == ledger[i].position.next &&
-           its->position.incarnation == ledger[i].position.incarnation && its->gap == ledger[i].gap;
+           its->position.incarnation == ledger[i].position.incarnation && its->start == ledger[i].start &&
+           its->gap == ledger[i].gap;
   }
   return same;
 }
 
-bool livenps_manifest_loses_less(const livenps_manifest *manifest, const livenps_partition *ledger,
-                                 size_t count) {
-  bool less = false;
-  for (size_t i = 0; i < count; i++) {
-    const livenps_manifest_partition *its = find(manifest, ledger[i].topic, ledger[i].partition);
-    if (!its && ledger[i].gap > 0)
-      return false;
-    less |= its && its->gap < ledger[i].gap;
-    if (its && its->gap > ledger[i].gap)
-      return false;
-  }
-  return less;
+/* -- which one to begin with -------------------------------------------------------------------------------------- */
+
+/* What the topics say of a partition now; NULL: nothing. *followed: its topic is one of them. */
+static const livenps_beginning *beginning_of(const livenps_manifest_partition *partition,
+                                             const livenps_beginning *now, size_t count, bool *followed) {
+  *followed = false;
+  for (size_t i = 0; i < count; i++)
+    if (!strcmp(now[i].topic, partition->topic)) {
+      *followed = true;
+      if (now[i].partition == partition->partition)
+        return &now[i];
+    }
+  return NULL;
 }
 
 bool livenps_manifest_reaches(const livenps_manifest *manifest, const livenps_beginning *now, size_t count,
                               char why[256]) {
   for (size_t i = 0; i < manifest->partition_count; i++) {
     const livenps_manifest_partition *each = &manifest->partitions[i];
-    char topic[250];
-    const livenps_beginning *found = NULL;
-    bool followed = false;
-    for (size_t k = 0; k < count && !found; k++)
-      if (!strcmp(now[k].topic, each->topic)) {
-        followed = true;
-        found = now[k].partition == each->partition ? &now[k] : NULL;
-      }
-    if (!followed)
+    bool followed;
+    const livenps_beginning *found = beginning_of(each, now, count, &followed);
+    if (!followed || (found && each->position.next <= found->end))
       continue;
+    char topic[250];
     livenps_printable(topic, sizeof topic, each->topic, strlen(each->topic));
     if (!found)
       snprintf(why, 256, "%.180s has no partition %" PRId32, topic, each->partition);
-    else if (each->position.next < found->first)
-      snprintf(why, 256,
-               "%.150s/%" PRId32 " is counted up to %" PRId64 ", and the topic begins at %" PRId64 " now",
-               topic, each->partition, each->position.next, found->first);
-    else if (each->position.next > found->end)
+    else
       snprintf(why, 256,
                "%.150s/%" PRId32 " is counted up to %" PRId64 ", and the topic ends at %" PRId64 " now",
                topic, each->partition, each->position.next, found->end);
-    else
-      continue;
     return false;
   }
   return true;
+}
+
+/* Of this partition, because retention was faster. */
+static int64_t passed(const livenps_manifest_partition *partition, const livenps_beginning *found) {
+  return found && found->first > partition->position.next ? found->first - partition->position.next : 0;
+}
+
+int64_t livenps_manifest_overtaken(const livenps_manifest *manifest, const livenps_beginning *now,
+                                   size_t count, char why[256]) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < manifest->partition_count; i++) {
+    const livenps_manifest_partition *each = &manifest->partitions[i];
+    bool followed;
+    const livenps_beginning *found = beginning_of(each, now, count, &followed);
+    if (!passed(each, found))
+      continue;
+    char topic[250];
+    livenps_printable(topic, sizeof topic, each->topic, strlen(each->topic));
+    snprintf(why, 256,
+             "%.150s/%" PRId32 " is counted up to %" PRId64 ", and the topic begins at %" PRId64 " now",
+             topic, each->partition, each->position.next, found->first);
+    sum = add(sum, passed(each, found));
+  }
+  return sum;
+}
+
+/* Records that whoever goes on from here will never count, but for a number that is the same for all: of each partition that is read,
+ * those before its start, those lost since, and those that are gone behind its position; less what was counted of partitions that are no
+ * longer read. Where a topic was made anew, the gap is less by what was counted of the old one: incarnations compare as well. */
+static int64_t lost(const livenps_manifest *manifest, const livenps_beginning *now, size_t count) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < manifest->partition_count; i++) {
+    const livenps_manifest_partition *each = &manifest->partitions[i];
+    bool followed;
+    const livenps_beginning *found = beginning_of(each, now, count, &followed);
+    sum = add(add(sum, each->start), each->gap);
+    sum = add(sum, found ? passed(each, found) : -each->position.next);
+  }
+  for (size_t i = 0; i < count; i++)
+    if (!find(manifest, now[i].topic, now[i].partition))
+      sum = add(sum, now[i].start);
+  return sum;
+}
+
+bool livenps_manifest_better(const livenps_manifest *manifest, const livenps_manifest *mine,
+                             const livenps_beginning *now, size_t count) {
+  if (manifest->genesis < mine->genesis)
+    return false;
+  int64_t theirs = 0, ours = 0;
+  for (size_t i = 0; i < mine->partition_count; i++) {
+    const livenps_manifest_partition *each = &mine->partitions[i];
+    const livenps_manifest_partition *its = find(manifest, each->topic, each->partition);
+    /* It counts a topic that was deleted since, and could not be read on. */
+    if (its && its->position.incarnation < each->position.incarnation)
+      return false;
+    ours = add(add(ours, each->start), each->gap);
+    theirs = its ? add(add(theirs, its->start), its->gap) : theirs;
+  }
+  return now ? lost(manifest, now, count) < lost(mine, now, count) : theirs < ours;
+}
+
+typedef struct {
+  const livenps_manifest *manifest;
+  int64_t lost;
+  size_t place;
+} candidate;
+
+static int best_first(const void *a, const void *b) {
+  const candidate *x = a, *y = b;
+  if (x->manifest->genesis != y->manifest->genesis)
+    return x->manifest->genesis > y->manifest->genesis ? -1 : 1;
+  if (x->lost != y->lost)
+    return x->lost < y->lost ? -1 : 1;
+  const int order = livenps_manifest_compare(x->manifest, y->manifest);
+  return order ? order : (x->place < y->place) - (x->place > y->place);
+}
+
+size_t livenps_manifest_choose(const livenps_manifest *const *all, size_t count, const livenps_manifest *mine,
+                               const livenps_beginning *now, size_t now_count, size_t *order) {
+  candidate *list = livenps_alloc((count + 1) * sizeof *list);
+  char why[256];
+  size_t found = 0;
+  /* A position beyond the end is one of another topic, or of an end that was lost: what is still to be read from there is not known. */
+  if (mine && !livenps_manifest_reaches(mine, now, now_count, why))
+    count = 0;
+  for (size_t i = 0; i < count; i++)
+    if (livenps_manifest_reaches(all[i], now, now_count, why) &&
+        (!mine || livenps_manifest_better(all[i], mine, now, now_count)))
+      list[found++] = (candidate){all[i], lost(all[i], now, now_count), i};
+  qsort(list, found, sizeof *list, best_first);
+  for (size_t i = 0; i < found; i++)
+    order[i] = list[i].place;
+  free(list);
+  return found;
 }

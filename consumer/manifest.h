@@ -20,7 +20,8 @@ typedef struct {
   char *topic;
   int32_t partition;
   livenps_position position;
-  int64_t gap; /* offsets lost before they were read */
+  int64_t start; /* the first offset that was read, in the first incarnation */
+  int64_t gap;   /* offsets lost before they were read */
 } livenps_manifest_partition;
 
 typedef struct {
@@ -55,12 +56,26 @@ bool livenps_manifest_ahead(const livenps_manifest *a, const livenps_manifest *b
 /* Whether it says of the positions what the state that it leads to says. */
 bool livenps_manifest_matches(const livenps_manifest *manifest, const livenps_partition *ledger,
                               size_t count);
-/* Whether it lost fewer records than this ledger, and in no partition more: what is known of the rest is as good. */
-bool livenps_manifest_loses_less(const livenps_manifest *manifest, const livenps_partition *ledger,
-                                 size_t count);
-/* Whether what it does not cover can be read from where the topics stand now. false: why says what is in the way. A partition of another
- * topic than those in now (taken out of the settings) does not matter. */
+
+/* ---- which one to begin with ---------------------------------------------------------------------------------------
+ * What the topics hold still will be read, whatever is begun with. What they hold no longer is lost, unless the snapshot counts it: so
+ * the one is taken that loses the fewest records, and one that retention has overtaken in a partition still serves. A higher genesis goes
+ * first all the same: whoever began it meant to replace what was. */
+
+/* Whether the topics are still those that it counts, as far as their offsets tell. false: why says what is in the way. A partition of
+ * another topic than those in now (taken out of the settings) does not matter. */
 bool livenps_manifest_reaches(const livenps_manifest *manifest, const livenps_beginning *now, size_t count,
                               char why[256]);
+/* Offsets behind its positions that the topics have lost; why names a partition when there are any. */
+int64_t livenps_manifest_overtaken(const livenps_manifest *manifest, const livenps_beginning *now,
+                                   size_t count, char why[256]);
+/* Whether fewer records are lost when the state that mine describes (genesis, partitions) is given up and begun anew with this one. now
+ * NULL: where the topics begin is not known; true means that it is worth asking. */
+bool livenps_manifest_better(const livenps_manifest *manifest, const livenps_manifest *mine,
+                             const livenps_beginning *now, size_t count);
+/* The places in all of those that can serve, the best first; returns how many. mine: better than that one, whose positions are of the
+ * topics that there are now; NULL: any will do. */
+size_t livenps_manifest_choose(const livenps_manifest *const *all, size_t count, const livenps_manifest *mine,
+                               const livenps_beginning *now, size_t now_count, size_t *order);
 
 #endif

@@ -31,6 +31,9 @@ static void use(const livenps_manifest *manifest) {
   if (!livenps_manifest_reaches(manifest, now, 2, why)) {
     HOLDS(why[0] && memchr(why, 0, sizeof why));
   }
+  HOLDS(livenps_manifest_overtaken(manifest, now, 2, why) >= 0);
+  HOLDS(!livenps_manifest_better(manifest, &again, now, 2) &&
+        !livenps_manifest_better(manifest, &again, NULL, 0));
   livenps_manifest_free(&again);
   livenps_buffer_free(&first);
   livenps_buffer_free(&second);

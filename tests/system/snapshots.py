@@ -32,13 +32,14 @@ def offsets(manifest):
     return sum(map(next_of, manifest["partitions"]))
 
 
-def kept_to(world, topic, total=None, count=1):
-    """Waits until a manifest covers the topic to its end (or total offsets), and returns it."""
+def kept_to(world, topic, total=None, count=1, genesis=None):
+    """Waits until a manifest (of that genesis) covers the topic to its end (or total offsets), and returns it."""
     end = sum(high for _, high in world.kafka.bounds(topic).values()) if total is None else total
 
     def covered():
         found = manifests(world)
-        return found[-1][1] if len(found) >= count and offsets(found[-1][1]) >= end else None
+        covers = len(found) >= count and offsets(found[-1][1]) >= end
+        return found[-1][1] if covers and genesis in (None, found[-1][1]["genesis"]) else None
     return wait_for(covered, 30, "a snapshot in Kafka covers %d offsets" % end, every=0.2)
 
 
@@ -53,8 +54,9 @@ def counted(world, redis):
     return int(world.health(redis).get("accepted", 0))
 
 
-def complete(world, redis):
-    return [redis.hash("nps:{%s}:health:%s" % (world.namespace, w)).get("complete") for w in ("5m", "1h")] == ["1", "1"]
+def complete(world, redis, is_it="1"):
+    found = [redis.hash("nps:{%s}:health:%s" % (world.namespace, window)).get("complete") for window in ("5m", "1h")]
+    return found == [is_it, is_it]
 
 
 def change(manifest, **fields):

@@ -40,6 +40,44 @@ def test_wiped_redis_and_an_emptied_topic(world, how):
         assert consumer.stop() == 0
 
 
+def test_overtaken_by_retention(world):
+    """A partition has lost records that no snapshot counts: the snapshot is used all the same, for nothing that it counts is
+    in the topic any more; what is missing is a counted gap, and the windows say so."""
+    redis, topic = world.redis(), world.topic(2)
+    consumer = world.consumer(topic, redis, **OFTEN)
+    first = world.simulate(topic, count=1500, seed=1).finish()
+    world.exact(redis, first, topic, accepted=1500, windows=WINDOWS)
+    manifest = kept_to(world, topic)
+    assert consumer.stop() == 0
+    missed = [cluster.event("missed-%d" % i, score=0) for i in range(700)]
+    world.kafka.send(topic, [{"value": value, "partition": 0} for value in missed])  # nobody reads these
+    ends = {partition: end for partition, (_, end) in world.kafka.bounds(topic).items()}
+    assert sum(ends.values()) == offsets(manifest) + 700
+    world.kafka.delete_records(topic, ends)
+    third = world.simulate(topic, count=500, seed=3).finish()
+    redis.call("FLUSHALL")
+    consumer = world.consumer(topic, redis, **OFTEN)
+    world.caught_up(redis)
+    wait_for(lambda: counted(world, redis) == 2000, 30, "all that can be counted is")
+    health = world.ledger(redis, topic, accepted=2000, gap=700)
+    assert health["genesis"] == "2"
+    world.equal(redis, cluster.add_truths(first, third), windows=WINDOWS)
+    assert complete(world, redis, "0")
+    log = consumer.log()
+    assert "restored from the snapshot in Kafka" in log and "700 offsets are lost" in log and "are gone (retention)" in log
+    # The gap is looked into, and no snapshot lost fewer: nothing begins anew again. The next one to be kept tells the gap too.
+    kept = kept_to(world, topic, genesis=2)
+    assert sum(each["gap"] for each in kept["partitions"]) == 700
+    forget_up_to(world, topic, kept)
+    redis.call("FLUSHALL")
+    world.caught_up(redis)
+    wait_for(lambda: counted(world, redis) == 2000, 30, "the counts are back")
+    assert world.ledger(redis, topic, accepted=2000, gap=700)["genesis"] == "3"
+    world.equal(redis, cluster.add_truths(first, third), windows=WINDOWS)
+    assert complete(world, redis, "0")
+    assert consumer.stop() == 0
+
+
 def test_chunks_of_many_pieces(world):
     """Many series: chunks go to Kafka in several records and come back whole."""
     redis, topic = world.redis(), world.topic(2)

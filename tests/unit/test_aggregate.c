@@ -168,9 +168,9 @@ static bool keeper_reading(void *opaque) {
   return false;
 }
 
-static int keeper_loses_less(void *opaque, const livenps_partition *ledger, size_t count) {
+static int keeper_loses_less(void *opaque, const livenps_manifest *mine) {
   (void)opaque;
-  return kept.better && livenps_manifest_loses_less(&kept.manifest, ledger, count);
+  return kept.better && livenps_manifest_better(&kept.manifest, mine, NULL, 0);
 }
 
 static int keeper_find(void *opaque, const livenps_search *search, livenps_state **found_state,

@@ -121,6 +121,8 @@ static void hostile_bytes_are_refused(void **state) {
       {"\"position\":\"100 1\"", "\"position\":100"},
       {"\"position\":\"100 1\"", "\"position\":\"99999999999999999999 1\""},
       {"\"gap\":5", "\"gap\":\"5\""},
+      {"\"start\":0", "\"start\":-1"},
+      {"\"start\":0,", ""},
       {"\"size\":20", "\"size\":0"},
       {"\"size\":20", "\"size\":1099511627776"},
       {"\"sha256\":\"" SUM_A "\"", "\"sha256\":\"a\""},
@@ -194,9 +196,11 @@ static void it_must_reach_what_the_topics_have(void **state) {
                               {.topic = "events", .partition = 1, .first = 0, .end = 900},
                               {.topic = "events", .partition = 2, .first = 7, .end = 9}};
   assert_true(livenps_manifest_reaches(&a, now, 3, why));
-  now[0].first = now[0].end = 101;
-  assert_false(livenps_manifest_reaches(&a, now, 3, why));
-  assert_non_null(strstr(why, "begins at 101"));
+  assert_int_equal(livenps_manifest_overtaken(&a, now, 3, why), 0);
+  now[0].first = now[0].end = 101, now[1].first = 230;
+  assert_true(livenps_manifest_reaches(&a, now, 3, why));
+  assert_int_equal(livenps_manifest_overtaken(&a, now, 3, why), 31);
+  assert_non_null(strstr(why, "begins at 230"));
   now[0].first = 50, now[0].end = 99;
   assert_false(livenps_manifest_reaches(&a, now, 3, why));
   assert_non_null(strstr(why, "ends at 99"));
@@ -210,19 +214,76 @@ static void it_must_reach_what_the_topics_have(void **state) {
 
 static void it_may_lose_less(void **state) {
   (void)state;
-  livenps_manifest a = make(2, 100, 200);
-  livenps_partition ledger[3] = {{.topic = (char *)(uintptr_t) "events", .gap = 6},
-                                 {.topic = (char *)(uintptr_t) "events", .partition = 1},
-                                 {.topic = (char *)(uintptr_t) "events", .partition = 2}};
-  assert_true(livenps_manifest_loses_less(&a, ledger, 2));
-  assert_true(livenps_manifest_loses_less(&a, ledger, 3));
-  ledger[0].gap = 5;
-  assert_false(livenps_manifest_loses_less(&a, ledger, 2));
-  ledger[0].gap = 4, ledger[1].gap = 100;
-  assert_false(livenps_manifest_loses_less(&a, ledger, 2)); /* lost more of one, less of another */
-  ledger[0].gap = 6, ledger[1].gap = 0, ledger[2].gap = 1;
-  assert_false(livenps_manifest_loses_less(&a, ledger, 3)); /* a partition that it does not know */
+  livenps_manifest a = make(2, 100, 200), mine = make(2, 300, 400);
+  livenps_beginning now[3] = {{.topic = "events", .partition = 0, .first = 90, .end = 1000},
+                              {.topic = "events", .partition = 1, .first = 90, .end = 1000},
+                              {.topic = "events", .partition = 2, .first = 7, .start = 7, .end = 9}};
+  assert_false(livenps_manifest_better(&a, &mine, now, 3)); /* as much */
+  assert_false(livenps_manifest_better(&a, &mine, NULL, 0));
+  mine.partitions[0].gap = 6;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3));
+  assert_true(livenps_manifest_better(&a, &mine, NULL, 0));
+  mine.partitions[0].gap = 4, mine.partitions[1].gap = 100;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3)); /* more of one, much less of another */
+  now[0].first = 198;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3)); /* overtaken by 98: one less in all */
+  now[0].first = 199;
+  assert_false(livenps_manifest_better(&a, &mine, now, 3));
+  assert_true(livenps_manifest_better(&a, &mine, NULL, 0)); /* who does not know that must ask */
+  now[0].first = 150;
+  mine.genesis = 3;
+  assert_false(livenps_manifest_better(&a, &mine, now, 3)); /* was replaced */
+  mine.genesis = 1;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3));
+  a.partitions[1].start = 51;
+  assert_false(livenps_manifest_better(&a, &mine, now, 3)); /* did not begin at the beginning */
+  a.partitions[1].start = 0;
+  mine.partitions[0].position.incarnation = 2;
+  assert_false(livenps_manifest_better(&a, &mine, now, 3)); /* of a topic that was deleted */
+  mine.partitions[0].position.incarnation = 1;
+  /* A partition that it does not know is read from where its topic begins: 90 are lost. */
+  a.partition_count = 1;
+  mine.partitions[1].gap = 145;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3));
+  now[1].start = now[1].first = 99;
+  assert_false(livenps_manifest_better(&a, &mine, now, 3));
+  /* Of a topic that is no longer read, what was counted is lost with the state. */
+  snprintf(now[1].topic, sizeof now[1].topic, "others");
+  assert_false(livenps_manifest_better(&a, &mine, now, 3));
+  a.partition_count = 2;
+  a.partitions[1].position.next = 400;
+  assert_true(livenps_manifest_better(&a, &mine, now, 3));
   livenps_manifest_free(&a);
+  livenps_manifest_free(&mine);
+}
+
+static void the_one_that_loses_least_is_chosen(void **state) {
+  (void)state;
+  livenps_manifest far = make(2, 300, 100), near = make(2, 280, 110), newer = make(3, 1, 1),
+                   beyond = make(4, 2000, 1);
+  const livenps_manifest *all[] = {&near, &far, &beyond, &newer};
+  livenps_beginning now[2] = {{.topic = "events", .partition = 0, .first = 90, .end = 1000},
+                              {.topic = "events", .partition = 1, .first = 90, .end = 1000}};
+  size_t order[4];
+  assert_int_equal(livenps_manifest_choose(all, 4, NULL, now, 2, order), 3);
+  assert_int_equal(order[0], 3); /* a higher genesis */
+  assert_int_equal(order[1], 1); /* the furthest, where all lose as much */
+  assert_int_equal(order[2], 0);
+  now[1].first = 120;
+  assert_int_equal(livenps_manifest_choose(all, 4, NULL, now, 2, order), 3);
+  assert_int_equal(order[1], 0); /* loses 10, the furthest 20 */
+  assert_int_equal(order[2], 1);
+  now[0].first = 300;
+  assert_int_equal(livenps_manifest_choose(all, 4, NULL, now, 2, order), 3);
+  assert_int_equal(order[1], 1); /* loses 20, the other one 30 */
+  near.partitions[0].gap = -7;
+  assert_int_equal(livenps_manifest_choose(all, 4, &far, now, 2, order), 1); /* better than that one */
+  assert_int_equal(order[0], 0);
+  assert_int_equal(livenps_manifest_choose(all, 0, NULL, now, 2, order), 0);
+  livenps_manifest_free(&far);
+  livenps_manifest_free(&near);
+  livenps_manifest_free(&newer);
+  livenps_manifest_free(&beyond);
 }
 
 static void it_must_say_what_its_state_says(void **state) {
@@ -311,6 +372,7 @@ int main(void) {
       cmocka_unit_test(the_furthest_is_chosen),
       cmocka_unit_test(it_must_reach_what_the_topics_have),
       cmocka_unit_test(it_may_lose_less),
+      cmocka_unit_test(the_one_that_loses_least_is_chosen),
       cmocka_unit_test(it_must_say_what_its_state_says),
       cmocka_unit_test(the_newest_record_of_a_key_counts),
   };
