@@ -61,7 +61,6 @@ def test_every_block_is_run_or_says_why():
             assert re.match(r"(\./quickstart|tests/(run|install|kafka up)|redis-server)\b", line), line
 
 
-@pytest.mark.timeout(180)
 def test_first_own_event(servers):
     kafka, port = servers
     script = "\n".join(text for text, reason in blocks() if not reason)
