@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+from cluster import wait_for
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 KAFKA = os.path.join(ROOT, "tests", "kafka")
 
@@ -44,8 +46,9 @@ class Kafka:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "count"})
         try:
             partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-            return sum(consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30, cached=False)[1]
-                       for p in partitions)
+            # A topic that was made a moment ago may not have all of its leaders yet.
+            return sum(wait_for(lambda p=p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30, cached=False),
+                                30, "the end of %s/%d" % (topic, p))[1] for p in partitions)
         finally:
             consumer.close()
 

@@ -104,8 +104,9 @@ def test_signal_while_redis_hangs_patiently(world):
     redis.program.freeze()
     time.sleep(1.5)  # a commit is on its way by then
     try:
+        # Its own guard ends it; without that it would wait for the answer.
         assert consumer.stop() != 0
-        assert consumer.stopped_s < 5
+        assert "did not finish within 4 s" in consumer.log()
     finally:
         redis.program.thaw()
 
@@ -186,9 +187,7 @@ def test_replay_flushed_between_its_genesis_and_its_first_position(world):
     for attempt in range(4):
         replay = cluster.Program(world, world.number("replay"), cluster.PREFIX + [
             cluster.CONSUMER, "replay", "--topic", topic, "--from", "0", "--to", str(end), "--into", into], settings)
-        deadline = time.monotonic() + 20
-        while not re.search("genesis [0-9]+ of", replay.log()) and time.monotonic() < deadline:
-            pass
+        wait_for(lambda: re.search("genesis [0-9]+ of", replay.log()), 20, "it has begun the namespace", every=0.002)
         replay.freeze()
         redis.call("FLUSHALL")
         replay.thaw()

@@ -303,5 +303,4 @@ def test_signal_while_it_writes(world):
     simulation = world.load(topic, 1500)
     wait_for(lambda: manifests(world), 30, "a snapshot is kept", every=0.2)
     assert consumer.stop(signal.SIGTERM) == 0
-    assert consumer.stopped_s < 5 * cluster.SLOW
     simulation.end()

@@ -174,7 +174,6 @@ def test_sigterm_while_redis_is_away(world):
     redis.kill()
     consumer.wait_log("warn commit", 20)
     assert consumer.stop(signal.SIGTERM) not in (0, -signal.SIGTERM)
-    assert consumer.stopped_s < 5 * cluster.SLOW
     redis.start()
     consumer = world.consumer(topic, redis, windows=WINDOWS)
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)

