@@ -115,6 +115,45 @@ failed:
   return -1;
 }
 
+int livenps_kafka_consumer_conf(rd_kafka_conf_t **out, const livenps_settings *settings,
+                                livenps_error *error) {
+  rd_kafka_conf_t *conf;
+  char group[128];
+  snprintf(group, sizeof group, "livenps.%s", settings->namespace_);
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
+  if (livenps_kafka_set(conf, "group.id", group, error) ||
+      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
+      livenps_kafka_set(conf, "enable.auto.offset.store", "false", error) ||
+      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
+      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
+      livenps_kafka_set(conf, "isolation.level", "read_committed", error)) {
+    rd_kafka_conf_destroy(conf);
+    return -1;
+  }
+  *out = conf;
+  return 0;
+}
+
+int livenps_kafka_open_groupless(rd_kafka_t **out, const livenps_settings *settings,
+                                 const char *const *config, livenps_error *error) {
+  rd_kafka_conf_t *conf;
+  if (livenps_kafka_consumer_conf(&conf, settings, error))
+    return -1;
+  /* Whatever the group uses: librdkafka 2.0.2 can abort when a cooperative consumer ends that was assigned nothing. */
+  int result = livenps_kafka_set(conf, "partition.assignment.strategy", "range", error);
+  for (; !result && config && *config; config += 2)
+    result = livenps_kafka_set(conf, config[0], config[1], error);
+  if (result) {
+    rd_kafka_conf_destroy(conf);
+    return -1;
+  }
+  if (livenps_kafka_open(out, conf, LIVENPS_KAFKA_CONSUMER, error))
+    return -1;
+  rd_kafka_poll_set_consumer(*out);
+  return 0;
+}
+
 int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role,
                        livenps_error *error) {
   char reason[256];

@@ -17,9 +17,17 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
                        livenps_error *error);
 /* Sets one property that we decide ourselves; a refusal is a programming error or an unsupported value, said in error. */
 int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, livenps_error *error);
+/* As livenps_kafka_conf, for whoever reads: the group of the namespace, nothing committed by itself, committed records only, told of a
+ * partition's end and of an offset out of range. */
+int livenps_kafka_consumer_conf(rd_kafka_conf_t **out, const livenps_settings *settings,
+                                livenps_error *error);
 /* rd_kafka_new with conf taken in every case. */
 int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_role role,
                        livenps_error *error);
+/* A consumer of livenps_kafka_consumer_conf that reads what rd_kafka_assign gives it; it names the group and never joins it. config: what it
+ * wants otherwise, pairs of name, value, NULL-terminated; may be NULL. */
+int livenps_kafka_open_groupless(rd_kafka_t **out, const livenps_settings *settings,
+                                 const char *const *config, livenps_error *error);
 /* What the settings say about bootstrap.servers, for messages ("(not set)" without). */
 const char *livenps_kafka_servers(const livenps_settings *settings);
 

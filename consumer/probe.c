@@ -92,25 +92,11 @@ struct livenps_probe {
 
 int livenps_probe_open(livenps_probe **out, const livenps_settings *settings, const char *topic,
                        int32_t partition, int64_t from, int64_t end, livenps_error *error) {
-  rd_kafka_conf_t *conf;
   rd_kafka_t *rk;
-  char group[128];
-  snprintf(group, sizeof group, "livenps.%s", settings->namespace_); /* named, but never joined */
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
+  static const char *const config[] = {"isolation.level", "read_uncommitted", "fetch.error.backoff.ms", "10",
+                                       NULL};
+  if (livenps_kafka_open_groupless(&rk, settings, config, error))
     return -1;
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
-      livenps_kafka_set(conf, "fetch.error.backoff.ms", "10", error) ||
-      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error)) {
-    rd_kafka_conf_destroy(conf);
-    return -1;
-  }
-  if (livenps_kafka_open(&rk, conf, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  rd_kafka_poll_set_consumer(rk);
   livenps_probe *probe = livenps_alloc(sizeof *probe);
   *probe = (livenps_probe){
       .rk = rk, .partition = partition, .reason = "nothing comes, and behind it something does"};

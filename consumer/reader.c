@@ -924,24 +924,16 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
 
 int livenps_reader_open(livenps_reader **out, const livenps_reader_config *config, livenps_error *error) {
   livenps_reader *reader = livenps_alloc(sizeof *reader);
-  char group[128];
   rd_kafka_conf_t *conf;
   reader->config = *config;
   reader->clock_ms = LIVENPS_NO_CLOCK;
   reader->pause_at_ms = INT64_MAX;
   reader->wake_after_ms = STALL_MS;
   livenps_batch_init(&reader->batch, config->admission);
-  if (livenps_kafka_conf(&conf, config->settings, LIVENPS_KAFKA_CONSUMER, error))
+  if (livenps_kafka_consumer_conf(&conf, config->settings, error))
     goto failed;
-  snprintf(group, sizeof group, "livenps.%s", config->settings->namespace_);
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.auto.offset.store", "false", error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_committed", error) ||
-      (*config->settings->instance &&
-       livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error))) {
+  if (*config->settings->instance &&
+      livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error)) {
     rd_kafka_conf_destroy(conf);
     goto failed;
   }

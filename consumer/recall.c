@@ -144,26 +144,9 @@ static int beat_once(const livenps_beat *beat, livenps_error *error) {
 /* most: bytes of one partition in one answer; a broker gives at least one batch. */
 static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const char *most,
                        livenps_error *error) {
-  rd_kafka_conf_t *conf;
-  char group[128];
-  snprintf(group, sizeof group, "livenps.%.64s", settings->namespace_); /* named, but never joined */
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "check.crcs", "true", error) ||
-      livenps_kafka_set(conf, "max.partition.fetch.bytes", most, error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
-      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error)) {
-    rd_kafka_conf_destroy(conf);
-    return -1;
-  }
-  if (livenps_kafka_open(out, conf, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  rd_kafka_poll_set_consumer(*out);
-  return 0;
+  const char *const config[] = {
+      "isolation.level", "read_uncommitted", "check.crcs", "true", "max.partition.fetch.bytes", most, NULL};
+  return livenps_kafka_open_groupless(out, settings, config, error);
 }
 
 int livenps_recaller_open(livenps_recaller **out, const livenps_settings *settings, const char *topic,

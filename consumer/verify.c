@@ -289,29 +289,6 @@ static int find_parts(verify *self, livenps_error *error) {
 
 /* -- reading ---------------------------------------------------------------------------------------------------------- */
 
-static int open_reader(verify *self, rd_kafka_t **out, livenps_error *error) {
-  rd_kafka_conf_t *conf;
-  rd_kafka_t *rk;
-  char group[128];
-  snprintf(group, sizeof group, "livenps.%s", self->settings->namespace_); /* named, but never joined */
-  if (livenps_kafka_conf(&conf, self->settings, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_committed", error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.auto.offset.store", "false", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error)) {
-    rd_kafka_conf_destroy(conf);
-    return -1;
-  }
-  if (livenps_kafka_open(&rk, conf, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  rd_kafka_poll_set_consumer(rk);
-  *out = rk;
-  return 0;
-}
-
 /* Every partition that is not read yet, from where it is. Another assignment instead of a seek, so that nothing of the last one comes. */
 static int assign(verify *self, rd_kafka_t *rk, livenps_error *error) {
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)self->part_count + 1);
@@ -463,7 +440,7 @@ static int read_topic(verify *self, livenps_error *error) {
   }
   if (!self->left)
     return 0;
-  if (open_reader(self, &rk, error))
+  if (livenps_kafka_open_groupless(&rk, self->settings, NULL, error))
     return -1;
   livenps_header *headers = livenps_alloc(HEADERS_MAX * sizeof *headers);
   const part *quiet = NULL; /* examined last, because nothing came */

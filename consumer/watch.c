@@ -223,31 +223,14 @@ typedef struct {
 } probe;
 
 static int open_prober(rd_kafka_t **out, const livenps_watch *watch, livenps_error *error) {
-  rd_kafka_conf_t *conf;
-  char group[128], bytes[16];
-  snprintf(group, sizeof group, "livenps.%s", watch->settings->namespace_); /* named, but never joined */
+  char bytes[16];
   snprintf(bytes, sizeof bytes, "%d", ANCHOR_FETCH_BYTES);
-  if (livenps_kafka_conf(&conf, watch->settings, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  if (livenps_kafka_set(conf, "group.id", group, error) ||
-      livenps_kafka_set(conf, "isolation.level", "read_uncommitted", error) ||
-      livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
-      livenps_kafka_set(conf, "enable.partition.eof", "true", error) ||
-      livenps_kafka_set(conf, "auto.offset.reset", "error", error) ||
-      livenps_kafka_set(conf, "partition.assignment.strategy", "range", error) ||
-      livenps_kafka_set(conf, "fetch.message.max.bytes", bytes, error) ||
-      livenps_kafka_set(conf, "fetch.min.bytes", "1", error) ||
-      livenps_kafka_set(conf, "fetch.wait.max.ms", "20", error) ||
+  const char *const config[] = {
+      "isolation.level", "read_uncommitted", "fetch.message.max.bytes", bytes, "fetch.min.bytes", "1",
+      "fetch.wait.max.ms", "20", "queued.min.messages", "1",
       /* Else a batch behind the record that cannot be read makes the next question wait for half a second. */
-      livenps_kafka_set(conf, "fetch.error.backoff.ms", "10", error) ||
-      livenps_kafka_set(conf, "queued.min.messages", "1", error)) {
-    rd_kafka_conf_destroy(conf);
-    return -1;
-  }
-  if (livenps_kafka_open(out, conf, LIVENPS_KAFKA_CONSUMER, error))
-    return -1;
-  rd_kafka_poll_set_consumer(*out);
-  return 0;
+      "fetch.error.backoff.ms", "10", NULL};
+  return livenps_kafka_open_groupless(out, watch->settings, config, error);
 }
 
 static void answer_probe(probe *probes, size_t count, const rd_kafka_message_t *message, size_t *left) {
