@@ -5,7 +5,7 @@
 
 /* Where a partition stands, and how to tell that its offsets still mean the same records. Pure. As text, in Redis's positions:
  *
- *   <next> <incarnation>[ <anchor>[ <root>]]        an anchor is <offset>:<timestamp ms>:<CRC-32C as 8 hex digits>
+ *   <next> <incarnation>[ <anchor>[ <root>]]        an anchor is <offset>:<timestamp ms>:<CRC-32 as 8 hex digits>
  *   15234 1 15233:1763720100023:1c291ca3 0:1763000000000:9a71bb4c
  *
  * incarnation: 1 at first, one more each time the offsets begin to mean other records: the topic was made anew, or its log lost its
@@ -14,7 +14,8 @@
 /* A record that was read. {0}: none. */
 typedef struct {
   bool there;
-  uint32_t crc; /* of key and value with their lengths, see livenps_anchor_of */
+  uint32_t
+      crc; /* zlib's, of key and value, each behind nine bytes: whether it is there, and its length, low first */
   int64_t offset, timestamp_ms;
 } livenps_anchor;
 

@@ -8,6 +8,7 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <zlib.h>
 
 #ifndef LIVENPS_BUILD_TYPE
 #define LIVENPS_BUILD_TYPE "unknown"
@@ -60,8 +61,8 @@ void livenps_version_print(const char *program, const char *extra, livenps_buffe
   livenps_buffer_print(out, "librdkafka %s", rd_kafka_version_str());
   print_features(out);
   livenps_buffer_print(out, "\n%s", extra);
-  livenps_buffer_print(out, "jansson %s\nlibyaml %s\n%s\n", jansson_version_str(),
-                       livenps_settings_yaml_version(), OpenSSL_version(OPENSSL_VERSION));
+  livenps_buffer_print(out, "jansson %s\nlibyaml %s\nzlib %s\n%s\n", jansson_version_str(),
+                       livenps_settings_yaml_version(), zlibVersion(), OpenSSL_version(OPENSSL_VERSION));
   print_allocator(out);
   livenps_buffer_print(out, "built with %s, %s%s\n", compiler(), LIVENPS_BUILD_TYPE, sanitizers());
 }
