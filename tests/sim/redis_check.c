@@ -2,15 +2,13 @@
  * the same. Prints how many; exit 1 at the first difference. redis_check [--commands N] [--seed SEED] */
 
 #include "sim.h"
+#include "tests/unit/redis_server.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
-
-#define fail_msg(...) (fprintf(stderr, __VA_ARGS__), exit(1)) /* instead of cmocka's */
-#include "tests/unit/redis_server.h"
 
 /* What redis.c wants of the simulator. */
 int64_t sim_now_us;

@@ -101,25 +101,4 @@ static inline livenps_settings redis_server_settings(const redis_server *server)
   return settings;
 }
 
-/* One command, its words separated by spaces after formatting, a ^ in a word stands for a space; a refusal fails the test. Include cmocka.h before this file. */
-__attribute__((format(printf, 3, 0))) static inline livenps_reply *redis_server_command(livenps_redis *redis,
-                                                                                        livenps_error *error,
-                                                                                        const char *format,
-                                                                                        va_list arguments) {
-  char text[1024];
-  vsnprintf(text, sizeof text, format, arguments);
-  const char *argv[32];
-  int argc = 0;
-  for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
-    for (char *at = word; (at = strchr(at, '^'));)
-      *at = ' ';
-    argv[argc++] = word;
-  }
-  livenps_reply *reply = livenps_redis_command(redis, error, argc, argv, NULL);
-  if (!reply) {
-    fail_msg("%s: %s", format, error->text);
-  }
-  return reply;
-}
-
 #endif

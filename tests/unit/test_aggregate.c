@@ -10,6 +10,7 @@
 #include "consumer/aggregate.h"
 #include "consumer/manifest.h"
 #include "consumer/scripts.h"
+#include "tests/unit/redis_asked.h"
 #include "tests/unit/redis_relay.h"
 
 #include <inttypes.h>
@@ -17,61 +18,10 @@
 
 static redis_server server;
 static redis_relay relay; /* only where a test opens an aggregator through it */
-static livenps_redis *redis;
 static livenps_keys keys;
-static livenps_error error;
 static livenps_settings settings;
 
 #define ADMIT "00000000000000000000000000000000000000000000000000000000000000aa"
-
-/* ---- Redis ------------------------------------------------------------------------------------------------------- */
-
-static livenps_reply *command(const char *line, ...) __attribute__((format(printf, 1, 2)));
-static livenps_reply *command(const char *line, ...) {
-  va_list arguments;
-  va_start(arguments, line);
-  livenps_reply *reply = redis_server_command(redis, &error, line, arguments);
-  va_end(arguments);
-  return reply;
-}
-
-static void run(const char *line) {
-  livenps_reply_free(command("%s", line));
-}
-
-static int64_t number(const char *line) {
-  livenps_reply *reply = command("%s", line);
-  int64_t value = -999;
-  if (!livenps_reply_integer(reply, &value) && !livenps_reply_is_nil(reply)) {
-    fail_msg("%s: no number", line);
-  }
-  livenps_reply_free(reply);
-  return value;
-}
-
-/* The value as text, valid until the fourth call after this one. */
-static const char *text(const char *line) {
-  static char texts[4][256];
-  static int next;
-  char *out = texts[next++ % 4];
-  livenps_reply *reply = command("%s", line);
-  livenps_text value;
-  snprintf(out, 256, "(nil)");
-  if (livenps_reply_text(reply, &value)) {
-    snprintf(out, 256, "%.*s", (int)value.length, value.at);
-  }
-  livenps_reply_free(reply);
-  return out;
-}
-
-static int64_t redis_now(void) {
-  livenps_reply *reply = command("TIME");
-  int64_t seconds = 0, micros = 0;
-  assert_true(livenps_reply_integer(livenps_reply_item(reply, 0), &seconds));
-  assert_true(livenps_reply_integer(livenps_reply_item(reply, 1), &micros));
-  livenps_reply_free(reply);
-  return seconds * 1000 + micros / 1000;
-}
 
 /* ---- what stands for Kafka ------------------------------------------------------------------------------------------ */
 

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "consumer/commit.h"
+#include "tests/unit/redis_asked.h"
 #include "tests/unit/redis_relay.h"
 
 #include <inttypes.h>
@@ -17,57 +18,22 @@
 
 static redis_server server;
 static redis_relay relay;
-static livenps_redis *redis; /* the test's own, past the relay */
 static livenps_settings settings;
 static livenps_mapping *mapping;
 static livenps_admission admission = {.max_bytes = 1 << 20, .late_ms = 7 * 86400000ll, .future_ms = 60000};
 static livenps_commit commit;
 static livenps_batch batch;
-static livenps_error error;
-
-static void run(const char *line, ...) __attribute__((format(printf, 1, 2)));
-static void run(const char *line, ...) {
-  va_list arguments;
-  va_start(arguments, line);
-  livenps_reply_free(redis_server_command(redis, &error, line, arguments));
-  va_end(arguments);
-}
-
-__attribute__((format(printf, 1, 2))) static livenps_reply *reply_of(const char *line, ...) {
-  va_list arguments;
-  va_start(arguments, line);
-  livenps_reply *reply = redis_server_command(redis, &error, line, arguments);
-  va_end(arguments);
-  return reply;
-}
-
-static int64_t number(const char *line) {
-  livenps_reply *reply = reply_of("%s", line);
-  int64_t value = -999;
-  assert_true(livenps_reply_integer(reply, &value));
-  livenps_reply_free(reply);
-  return value;
-}
 
 static void stored_is(const char *field, const char *wanted) {
-  livenps_reply *reply = reply_of("HGET nps:{t}:positions %s", field);
-  livenps_text text = {0};
-  livenps_reply_text(reply, &text);
+  livenps_reply *reply = command("HGET nps:{t}:positions %s", field);
+  livenps_text stored = {0};
+  livenps_reply_text(reply, &stored);
   /* An anchor may follow. */
   const size_t length = strlen(wanted);
-  if (text.length < length || memcmp(text.at, wanted, length) ||
-      (text.length > length && text.at[length] != ' '))
-    fail_msg("%s: wanted %s, stored %.*s", field, wanted, (int)text.length, text.at ? text.at : "");
+  if (stored.length < length || memcmp(stored.at, wanted, length) ||
+      (stored.length > length && stored.at[length] != ' '))
+    fail_msg("%s: wanted %s, stored %.*s", field, wanted, (int)stored.length, stored.at ? stored.at : "");
   livenps_reply_free(reply);
-}
-
-static int64_t redis_now(void) {
-  livenps_reply *reply = reply_of("TIME");
-  int64_t seconds = 0, micros = 0;
-  assert_true(livenps_reply_integer(livenps_reply_item(reply, 0), &seconds));
-  assert_true(livenps_reply_integer(livenps_reply_item(reply, 1), &micros));
-  livenps_reply_free(reply);
-  return seconds * 1000 + micros / 1000;
 }
 
 /* What the aggregator's genesis leaves: partition 1 has no position yet. */
@@ -125,7 +91,7 @@ static void flushes(livenps_committing wanted) {
 
 /* The newest entry of the log, as the aggregator reads it. The reply holds its texts. */
 static livenps_reply *newest(livenps_entry *entry) {
-  livenps_reply *reply = reply_of("XREVRANGE nps:{t}:log + - COUNT 1");
+  livenps_reply *reply = command("XREVRANGE nps:{t}:log + - COUNT 1");
   livenps_text payload;
   assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(livenps_reply_item(reply, 0), 1), 11),
                                  &payload));
@@ -215,7 +181,7 @@ static void adopt_stops_where_waiting_does_not_help(void **state) {
     genesis();
     adopts(LIVENPS_ADOPTED, NULL);
     feed(&batch.lanes[1], 3);
-    run("%s", wrong[i].command);
+    run(wrong[i].command);
     adopts(LIVENPS_ADOPT_STOP, NULL);
     failed_with(wrong[i].code, wrong[i].text);
     nothing_in_hand(); /* never committed on what was believed before */
@@ -328,7 +294,7 @@ static void flush_drops_what_is_refused(void **state) {
     genesis();
     adopts(LIVENPS_ADOPTED, NULL);
     feed(&batch.lanes[0], 10);
-    run("%s", refusals[i].command);
+    run(refusals[i].command);
     const int64_t entries = number("XLEN nps:{t}:log");
     flushes(LIVENPS_COMMIT_READOPT);
     failed_with(LIVENPS_E_LOST, refusals[i].text);

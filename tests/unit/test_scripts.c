@@ -6,14 +6,13 @@
 #include <cmocka.h>
 
 #include "consumer/scripts.h"
+#include "tests/unit/redis_asked.h"
 #include "tests/unit/redis_relay.h"
 
 #include <inttypes.h>
 
 static redis_server server;
-static livenps_redis *redis;
 static livenps_keys keys;
-static livenps_error error;
 
 #define LINEAGE "0123456789abcdef0123456789abcdef"
 #define ADMIT   "00000000000000000000000000000000000000000000000000000000000000aa"
@@ -23,36 +22,6 @@ static void fails_with(livenps_code code, const char *text) {
     fail_msg("wanted error %d with '%s', got %d: %s", code, text, error.code, error.text);
   }
   livenps_error_clear(&error);
-}
-
-__attribute__((format(printf, 1, 2))) static livenps_reply *command(const char *line, ...) {
-  va_list arguments;
-  va_start(arguments, line);
-  livenps_reply *reply = redis_server_command(redis, &error, line, arguments);
-  va_end(arguments);
-  return reply;
-}
-
-static void run(const char *line) {
-  livenps_reply_free(command("%s", line));
-}
-
-static int64_t number(const char *line) {
-  livenps_reply *reply = command("%s", line);
-  int64_t value = -999;
-  assert_true(livenps_reply_integer(reply, &value));
-  livenps_reply_free(reply);
-  return value;
-}
-
-static void text(const char *line, char out[256]) {
-  livenps_reply *reply = command("%s", line);
-  livenps_text value;
-  snprintf(out, 256, "(nil)");
-  if (livenps_reply_text(reply, &value)) {
-    snprintf(out, 256, "%.*s", (int)value.length, value.at);
-  }
-  livenps_reply_free(reply);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -130,21 +99,16 @@ static void commit_writes_all_three(void **state) {
   plain_genesis();
   livenps_claim claims[] = {CLAIM("a/0", 10, 12), CLAIM("a/1", 9007199254740993, 9007199254740993),
                             CLAIM("b/0", -1, 7)};
-  char payload[] = "\0binary\r\n\xff%s", value[256];
+  char payload[] = "\0binary\r\n\xff%s";
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, claims, 3, payload, sizeof payload), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
   assert_true(redis_ms > INT64_C(1500000000000));
   assert_int_equal(strlen(entry.nonce), 32);
-  text("HGET nps:{t}:positions a/0", value);
-  assert_string_equal(value, "12 1");
-  text("HGET nps:{t}:positions a/1", value);
-  assert_string_equal(value, "9007199254740993 1");
-  text("HGET nps:{t}:positions b/0", value);
-  assert_string_equal(value, "7 1");
-  text("HGET nps:{t}:meta head", value);
-  assert_string_equal(value, entry.id);
-  text("HGET nps:{t}:meta head_nonce", value);
-  assert_string_equal(value, entry.nonce);
+  assert_string_equal(text("HGET nps:{t}:positions a/0"), "12 1");
+  assert_string_equal(text("HGET nps:{t}:positions a/1"), "9007199254740993 1");
+  assert_string_equal(text("HGET nps:{t}:positions b/0"), "7 1");
+  assert_string_equal(text("HGET nps:{t}:meta head"), entry.id);
+  assert_string_equal(text("HGET nps:{t}:meta head_nonce"), entry.nonce);
   assert_int_equal(number("HGET nps:{t}:meta bytes"), 1 + (int)sizeof payload);
 
   livenps_reply *reply = command("XRANGE nps:{t}:log %s %s", entry.id, entry.id);
@@ -200,21 +164,19 @@ static void commit_conflicts_change_nothing(void **state) {
  * may have put back. */
 static void commit_compares_the_whole_position(void **state) {
   (void)state;
-  char before[65], after[65], value[256];
+  char before[65], after[65];
   livenps_claim zombie = CLAIM("a/0", 10, 11), anew = CLAIM("a/0", 10, 3);
   plain_genesis();
   anew.position.incarnation = 2;
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, &anew, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
-  text("HGET nps:{t}:positions a/0", value);
-  assert_string_equal(value, "3 2");
+  assert_string_equal(text("HGET nps:{t}:positions a/0"), "3 2");
   livenps_claim on = CLAIM("a/0", 3, 10);
   on.stored.incarnation = on.position.incarnation = 2;
   on.position.anchor = on.position.root = (livenps_anchor){true, 0xff, 9, 5};
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, &on, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
-  text("HGET nps:{t}:positions a/0", value);
-  assert_string_equal(value, "10 2 9:5:000000ff");
+  assert_string_equal(text("HGET nps:{t}:positions a/0"), "10 2 9:5:000000ff");
   picture(before);
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, &zombie, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_CONFLICT);
@@ -236,8 +198,7 @@ static void commit_compares_the_whole_position(void **state) {
   on.position.root = (livenps_anchor){true, 0xee, 4, 5};
   assert_int_equal(commit(LINEAGE, ADMIT, 1000, &on, 1, "d", 1), 0);
   assert_int_equal(answer, LIVENPS_COMMIT_OK);
-  text("HGET nps:{t}:positions a/0", value);
-  assert_string_equal(value, "10 2 9:5:000000ff 4:5:000000ee");
+  assert_string_equal(text("HGET nps:{t}:positions a/0"), "10 2 9:5:000000ff 4:5:000000ee");
 }
 
 static void commit_refusals_change_nothing(void **state) {
@@ -536,19 +497,15 @@ static void the_lease_has_one_holder(void **state) {
 
 static void genesis_installs_everything(void **state) {
   (void)state;
-  char value[256], head[256];
   int64_t count = born();
   assert_int_equal(count, 1);
-  text("HGET nps:{t}:meta lineage", value); /* an extra field never replaces one of ours */
-  assert_string_equal(value, LINEAGE);
-  text("HGET nps:{t}:meta note", value);
-  assert_string_equal(value, "kept");
-  text("HGET nps:{t}:meta head", head);
-  assert_string_equal(head, holder.covered.id);
-  text("HGET nps:{t}:snapshot entry", value);
-  assert_string_equal(head, value);
-  text("HGET nps:{t}:snapshot chunks", value);
-  assert_string_equal(value, "head nps:{t}:snapshot:1:head 5\n5m.1 nps:{t}:snapshot:1:5m.1 3\n");
+  /* An extra field never replaces one of ours. */
+  assert_string_equal(text("HGET nps:{t}:meta lineage"), LINEAGE);
+  assert_string_equal(text("HGET nps:{t}:meta note"), "kept");
+  assert_string_equal(text("HGET nps:{t}:meta head"), holder.covered.id);
+  assert_string_equal(text("HGET nps:{t}:snapshot entry"), holder.covered.id);
+  assert_string_equal(text("HGET nps:{t}:snapshot chunks"),
+                      "head nps:{t}:snapshot:1:head 5\n5m.1 nps:{t}:snapshot:1:5m.1 3\n");
   assert_int_equal(next_of("a/1"), 20);
   assert_int_equal(number("PTTL nps:{t}:snapshot:1:head"), -1);
   assert_int_equal(number("HGET nps:{t}:meta trimmed"), number("HGET nps:{t}:meta bytes"));
@@ -740,14 +697,13 @@ static int publish(const char *before, const char *id, const char *field) {
 
 static void publish_is_fenced(void **state) {
   (void)state;
-  char before[65], after[65], value[256];
+  char before[65], after[65];
   born();
   assert_int_equal(publish("", "p-1", "one"), 0);
   assert_int_equal(fence, LIVENPS_FENCE_OK);
   assert_int_equal(number("HGET nps:{t}:view one"), 1);
   assert_int_equal(number("SISMEMBER nps:{t}:set one"), 1);
-  text("HGET nps:{t}:meta publish", value);
-  assert_string_equal(value, "p-1");
+  assert_string_equal(text("HGET nps:{t}:meta publish"), "p-1");
   picture(before);
 
   assert_int_equal(publish("", "p-2", "two"), 0); /* a late one: what it believes is old */
@@ -807,7 +763,6 @@ static int flip(const livenps_entry_id *covers, const livenps_chunk *list, size_
 
 static void flip_trims_behind_the_snapshot(void **state) {
   (void)state;
-  char value[256];
   born();
   commit_one("one");
   commit_one("two22");
@@ -827,8 +782,7 @@ static void flip_trims_behind_the_snapshot(void **state) {
   assert_int_equal(number("EXISTS nps:{t}:snapshot:1:head"), 0); /* replaced */
   assert_int_equal(number("PTTL nps:{t}:snapshot:1:5m.1"), -1);  /* kept */
   assert_int_equal(number("PTTL nps:{t}:snapshot:2:head"), -1);
-  text("HGET nps:{t}:snapshot id", value);
-  assert_string_equal(value, "2");
+  assert_string_equal(text("HGET nps:{t}:snapshot id"), "2");
 
   /* Never backwards, even where the entry were still there. */
   char before[65], after[65];
