@@ -13,21 +13,43 @@ enum { NOW = 1764000000 }; /* seconds */
 static livenps_mapping *mapping;
 static livenps_admission admission = {.max_bytes = 1 << 20, .late_ms = 7 * 86400000ll, .future_ms = 60000};
 
-static bool adopt(livenps_batch *batch, livenps_lane *lane, int64_t next) {
-  return livenps_batch_adopt(batch, lane, &(livenps_position){.next = next, .incarnation = 1}, NOW * 1000ll);
+/* Each test's own. */
+static livenps_batch batch;
+static livenps_fate fate; /* of the last record */
+static livenps_advance advances[2];
+static livenps_entry entry; /* the last one */
+
+static int begin(void **state) {
+  (void)state;
+  livenps_batch_init(&batch, &admission);
+  return 0;
 }
 
-static livenps_lane *open_lane(livenps_batch *batch, int32_t partition, int64_t stored) {
-  livenps_lane *lane = livenps_batch_open(batch, "events", partition, mapping, -1);
+static int end(void **state) {
+  (void)state;
+  livenps_batch_free(&batch);
+  return 0;
+}
+
+static void make_entry(int64_t now_ms) {
+  livenps_batch_entry(&batch, livenps_text_of("w"), now_ms, advances, &entry);
+}
+
+static bool adopt(livenps_lane *lane, int64_t next) {
+  return livenps_batch_adopt(&batch, lane, &(livenps_position){.next = next, .incarnation = 1}, NOW * 1000ll);
+}
+
+static livenps_lane *open_lane(int32_t partition, int64_t stored) {
+  livenps_lane *lane = livenps_batch_open(&batch, "events", partition, mapping, -1);
   if (stored < 0)
     lane->start = 0;
-  adopt(batch, lane, stored);
+  adopt(lane, stored);
   return lane;
 }
 
 /* One record with an event of that second; bad: malformed. */
-static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64_t second,
-                 const char *touchpoint, int score, bool bad, livenps_fate *fate) {
+static bool feed(livenps_lane *lane, int64_t offset, int64_t second, const char *touchpoint, int score,
+                 bool bad) {
   char value[256];
   int length = snprintf(
       value, sizeof value,
@@ -39,7 +61,7 @@ static bool feed(livenps_batch *batch, livenps_lane *lane, int64_t offset, int64
   livenps_record record = {.value = {value, (size_t)length}, .timestamp_ms = NOW * 1000ll + second * 1000};
   livenps_reason reason;
   livenps_where where = {0};
-  return livenps_batch_record(batch, lane, offset, &record, fate, &reason, &where);
+  return livenps_batch_record(&batch, lane, offset, &record, &fate, &reason, &where);
 }
 
 static int64_t counted(const livenps_advance *advance) {
@@ -52,25 +74,19 @@ static int64_t counted(const livenps_advance *advance) {
 
 static void test_every_offset_once(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 3, 100);
+  livenps_lane *lane = open_lane(3, 100);
   assert_true(livenps_batch_empty(&batch));
-  assert_true(feed(&batch, lane, 100, 1, "delivery", 9, false, &fate));
+  assert_true(feed(lane, 100, 1, "delivery", 9, false));
   assert_int_equal(fate, LIVENPS_ACCEPTED);
-  assert_false(
-      feed(&batch, lane, 100, 1, "delivery", 9, false, &fate)); /* a stray: dropped, and counted as such */
+  assert_false(feed(lane, 100, 1, "delivery", 9, false)); /* a stray: dropped, and counted as such */
   assert_int_equal(batch.strays, 1);
-  assert_true(feed(&batch, lane, 101, 2, "delivery", 3, true, &fate));
+  assert_true(feed(lane, 101, 2, "delivery", 3, true));
   assert_int_equal(fate, LIVENPS_REJECTED);
-  assert_false(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate)); /* the first hole must come twice */
+  assert_false(feed(lane, 105, 2, "delivery", 3, false)); /* the first hole must come twice */
   lane->reseek = false;
-  assert_true(feed(&batch, lane, 105, 2, "delivery", 3, false, &fate));
+  assert_true(feed(lane, 105, 2, "delivery", 3, false));
   livenps_batch_end(&batch, lane, 107); /* the next one need not */
-  livenps_advance advances[1];
-  livenps_entry entry;
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_int_equal(entry.advance_count, 1);
   assert_int_equal(advances[0].from, 100);
   assert_int_equal(advances[0].to, 107);
@@ -80,38 +96,34 @@ static void test_every_offset_once(void **state) {
   livenps_batch_committed(&batch);
   assert_true(livenps_batch_empty(&batch));
   assert_int_equal(lane->stored.next, 107);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_int_equal(counted(&advances[0]), 0);
   assert_int_equal(entry.row_count, 0);
-  livenps_batch_free(&batch);
 }
 
 static void test_first_jump_is_not_believed(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
-  assert_false(feed(&batch, lane, 12, 1, "a", 9, false, &fate));
+  livenps_lane *lane = open_lane(0, 10);
+  assert_false(feed(lane, 12, 1, "a", 9, false));
   assert_true(lane->reseek);
-  assert_false(feed(&batch, lane, 13, 1, "a", 9, false, &fate)); /* until the seek nothing is taken */
+  assert_false(feed(lane, 13, 1, "a", 9, false)); /* until the seek nothing is taken */
   assert_int_equal(lane->next, 10);
   lane->reseek = false; /* the reader has sought; this time the skipped records come */
-  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  assert_true(feed(lane, 10, 1, "a", 9, false));
   assert_int_equal(lane->pending.holes, 0);
 
-  livenps_lane *other = open_lane(&batch, 1, 10);
-  assert_false(feed(&batch, other, 12, 1, "a", 9, false, &fate));
+  livenps_lane *other = open_lane(1, 10);
+  assert_false(feed(other, 12, 1, "a", 9, false));
   other->reseek = false; /* and here the same jump comes again: it is a hole */
-  assert_true(feed(&batch, other, 12, 1, "a", 9, false, &fate));
+  assert_true(feed(other, 12, 1, "a", 9, false));
   assert_int_equal(other->pending.holes, 2);
 
-  livenps_lane *ended = open_lane(&batch, 2, 10);
+  livenps_lane *ended = open_lane(2, 10);
   livenps_batch_end(&batch, ended, 15); /* an EOF event of before the seek must not pass records either */
   assert_true(ended->reseek);
   assert_int_equal(ended->next, 10);
 
-  livenps_lane *unreadable = open_lane(&batch, 3, 10);
+  livenps_lane *unreadable = open_lane(3, 10);
   livenps_batch_begins(&batch, unreadable, 12); /* nor may the error of a batch that cannot be read */
   assert_true(unreadable->reseek);
   assert_int_equal(unreadable->next, 10);
@@ -120,16 +132,12 @@ static void test_first_jump_is_not_believed(void **state) {
   assert_false(unreadable->reseek);
   assert_int_equal(unreadable->next, 12);
   assert_int_equal(unreadable->pending.holes, 2);
-  livenps_batch_free(&batch);
 }
 
 /* Records of an open topic go on while a jump is being fetched again: what two fetches left out is a hole, and no more than that. */
 static void test_jumps_that_move(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_lane *lane = open_lane(0, 10);
   /* Aborted transactions at the end: each time the end lies further. Never stuck, never further than seen twice. */
   for (int64_t end = 15; end <= 45; end += 10) {
     livenps_batch_end(&batch, lane, end);
@@ -137,61 +145,55 @@ static void test_jumps_that_move(void **state) {
     assert_int_equal(lane->next, end == 15 ? 10 : end - 10);
     lane->reseek = false;
   }
-  assert_true(feed(&batch, lane, 45, 1, "a", 9, false, &fate)); /* where the last end was: confirmed */
+  assert_true(feed(lane, 45, 1, "a", 9, false)); /* where the last end was: confirmed */
   assert_false(lane->doubt);
   assert_int_equal(lane->pending.holes, 35);
-  assert_true(feed(&batch, lane, 50, 1, "a", 9, false, &fate)); /* believed now */
+  assert_true(feed(lane, 50, 1, "a", 9, false)); /* believed now */
   assert_int_equal(lane->pending.holes, 39);
   assert_int_equal(batch.skips, 0);
 
   /* The second fetch brings a record that the first had left out, behind a hole: that is asked for again, and the doubt stays. */
-  livenps_lane *skipped = open_lane(&batch, 1, 10);
-  assert_false(feed(&batch, skipped, 20, 1, "a", 9, false, &fate));
+  livenps_lane *skipped = open_lane(1, 10);
+  assert_false(feed(skipped, 20, 1, "a", 9, false));
   skipped->reseek = false;
-  assert_false(feed(&batch, skipped, 12, 1, "a", 9, false, &fate));
+  assert_false(feed(skipped, 12, 1, "a", 9, false));
   skipped->reseek = false;
-  assert_true(feed(&batch, skipped, 10, 1, "a", 9, false, &fate)); /* and there was none at all */
+  assert_true(feed(skipped, 10, 1, "a", 9, false)); /* and there was none at all */
   assert_true(skipped->doubt);
   assert_int_equal(batch.skips, 1);
   assert_int_equal(skipped->pending.holes, 0);
   /* Stale records, in any order: never believed, whatever they leave out. */
   for (int64_t offset = 30; offset > 12; offset--) {
-    assert_false(feed(&batch, skipped, offset, 1, "a", 9, false, &fate));
+    assert_false(feed(skipped, offset, 1, "a", 9, false));
     assert_int_equal(skipped->next, 11);
     skipped->reseek = false;
   }
   livenps_batch_end(&batch, skipped, 14);
   skipped->reseek = false;
-  assert_false(feed(&batch, skipped, 20, 1, "a", 9, false, &fate)); /* nor does the end speak for them */
+  assert_false(feed(skipped, 20, 1, "a", 9, false)); /* nor does the end speak for them */
   assert_int_equal(skipped->next, 11);
   skipped->reseek = false;
 
   /* A lane that is put in doubt again (another leader) asks again. */
   lane = livenps_batch_find(&batch, "events", 0);
   lane->doubt = true;
-  assert_false(feed(&batch, lane, 60, 1, "a", 9, false, &fate));
+  assert_false(feed(lane, 60, 1, "a", 9, false));
   lane->reseek = false;
-  assert_true(feed(&batch, lane, 60, 1, "a", 9, false, &fate));
+  assert_true(feed(lane, 60, 1, "a", 9, false));
   assert_int_equal(batch.refetches, 4 + 2 + 18 + 2 + 1);
-  livenps_batch_free(&batch);
 }
 
 static void test_restart(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_advance advances[1];
-  livenps_entry entry;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
-  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
-  assert_true(feed(&batch, lane, 11, 1, "a", 9, false, &fate));
+  livenps_lane *lane = open_lane(0, 10);
+  assert_true(feed(lane, 10, 1, "a", 9, false));
+  assert_true(feed(lane, 11, 1, "a", 9, false));
   livenps_batch_committed(&batch);
   const livenps_anchor root = lane->stored.root;
   /* Made anew: from its start, without anchors, in the next incarnation; also when nothing moves. */
   livenps_batch_restart(&batch, lane, 0, false, NOW * 1000ll);
   assert_false(livenps_batch_empty(&batch));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_true(advances[0].restart && advances[0].incarnation == 1 && advances[0].gap == -12 &&
               advances[0].from == 12 && advances[0].to == 0 && !advances[0].anchor.there &&
               !advances[0].root.there);
@@ -200,231 +202,189 @@ static void test_restart(void **state) {
   livenps_position position = livenps_batch_position(lane);
   assert_true(position.next == 0 && position.incarnation == 2 && !position.anchor.there &&
               !position.root.there);
-  assert_true(feed(&batch, lane, 0, 7, "a", 9, false, &fate));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(feed(lane, 0, 7, "a", 9, false));
+  make_entry(0);
   assert_true(advances[0].anchor.there && advances[0].root.there && advances[0].anchor.offset == 0);
   assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
   livenps_batch_committed(&batch);
   assert_true(lane->stored.next == 1 && lane->stored.incarnation == 2 && !lane->restart);
 
   /* Cut: the root stays, and stands for the anchor too. */
-  adopt(&batch, lane, 12);
+  adopt(lane, 12);
   lane->stored.root = root;
   lane->stored.anchor = (livenps_anchor){true, 1, 11, 2};
   livenps_batch_restart(&batch, lane, 11, true, NOW * 1000ll);
   position = livenps_batch_position(lane);
   assert_true(position.next == 11 && position.incarnation == 2 &&
               livenps_anchor_same(&position.root, &root) && livenps_anchor_same(&position.anchor, &root));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_true(advances[0].gap == -1 && livenps_anchor_same(&advances[0].root, &root));
   livenps_batch_drop(&batch);
-  adopt(&batch, lane, 12);
+  adopt(lane, 12);
   assert_false(lane->restart);
 
   /* Cut and grown again past the position: nothing moves, but it must be said. */
   livenps_batch_restart(&batch, lane, 12, true, NOW * 1000ll);
   assert_false(livenps_batch_empty(&batch));
-  livenps_batch_free(&batch);
 }
 
 static void test_only_verified_lanes_are_committed(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  open_lane(&batch, 0, 10);
-  open_lane(&batch, 1, 10);
+  open_lane(0, 10);
+  open_lane(1, 10);
   livenps_lane *one = &batch.lanes[0], *idle = &batch.lanes[1];
   idle->wanted_ms = 5000; /* nothing of it would be committed */
   assert_true(livenps_batch_verified(&batch));
   one->wanted_ms = 4000;
   assert_true(livenps_batch_verified(&batch));
-  assert_true(feed(&batch, one, 10, 1, "a", 9, false, &fate));
+  assert_true(feed(one, 10, 1, "a", 9, false));
   assert_false(livenps_batch_verified(&batch));
   one->checked_ms = 3999; /* begun before it was wanted */
   assert_false(livenps_batch_verified(&batch));
   one->checked_ms = 4000;
   assert_true(livenps_batch_verified(&batch));
-  livenps_batch_free(&batch);
 }
 
 static void test_another_root(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_advance advances[1];
-  livenps_entry entry;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_lane *lane = open_lane(0, 10);
   lane->stored.anchor = (livenps_anchor){true, 1, 9, 2};
   lane->stored.root = (livenps_anchor){true, 1, 0, 2};
   livenps_batch_root(lane);
   assert_true(livenps_batch_empty(&batch)); /* it goes with the next entry, an idle one will do */
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_true(advances[0].root.offset == 9 && advances[0].root.there && !advances[0].anchor.there);
   livenps_batch_committed(&batch);
   assert_int_equal(lane->stored.root.offset, 9);
-  livenps_batch_free(&batch);
 }
 
 static void test_anchors(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_advance advances[1];
-  livenps_entry entry;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  livenps_lane *lane = open_lane(0, 10);
+  make_entry(0);
   assert_false(advances[0].anchor.there || advances[0].root.there);
   /* The first record of a batch is the anchor, and the very first the root. */
-  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
-  assert_true(feed(&batch, lane, 11, 2, "a", 9, false, &fate));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(feed(lane, 10, 1, "a", 9, false));
+  assert_true(feed(lane, 11, 2, "a", 9, false));
+  make_entry(0);
   const livenps_anchor first = advances[0].anchor;
   assert_true(first.there && first.offset == 10 && first.timestamp_ms == NOW * 1000ll + 1000 && first.crc);
   assert_true(livenps_anchor_same(&advances[0].root, &first));
   livenps_batch_committed(&batch);
   assert_true(lane->stored.next == 12 && livenps_anchor_same(&lane->stored.root, &first));
   /* An idle batch says nothing new; a later one has another anchor and the same root. */
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_false(advances[0].anchor.there || advances[0].root.there);
-  assert_true(feed(&batch, lane, 12, 3, "a", 9, false, &fate));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  assert_true(feed(lane, 12, 3, "a", 9, false));
+  make_entry(0);
   assert_true(advances[0].anchor.offset == 12 && !advances[0].root.there);
   const livenps_position position = livenps_batch_position(lane);
   assert_true(position.next == 13 && position.anchor.offset == 12 &&
               livenps_anchor_same(&position.root, &first));
   /* Dropped: the anchor goes with what was read. */
   livenps_batch_drop(&batch);
-  adopt(&batch, lane, 12);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  adopt(lane, 12);
+  make_entry(0);
   assert_false(advances[0].anchor.there);
   /* Taken back: not an anchor, the next one is. */
-  assert_true(feed(&batch, lane, 12, 3, "a", 9, true, &fate));
+  assert_true(feed(lane, 12, 3, "a", 9, true));
   livenps_batch_take_back(lane, 12, LIVENPS_REASON_MALFORMED);
   assert_false(lane->anchor.there);
   lane->reseek = false;
-  assert_true(feed(&batch, lane, 12, 4, "a", 9, true, &fate));
+  assert_true(feed(lane, 12, 4, "a", 9, true));
   assert_true(lane->anchor.there && lane->anchor.offset == 12);
   /* A batch without end: one in 1,024. */
   for (int64_t offset = 13; offset < 12 + 3000; offset++)
-    assert_true(feed(&batch, lane, offset, 5, "a", 9, false, &fate));
+    assert_true(feed(lane, offset, 5, "a", 9, false));
   assert_int_equal(lane->anchor.offset, 12 + 2 * 1024);
-  livenps_batch_free(&batch);
 }
 
 static void test_adopt_says_when_to_seek(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
-  assert_false(adopt(&batch, lane, 10));
-  assert_true(feed(&batch, lane, 10, 1, "a", 9, false, &fate));
+  livenps_lane *lane = open_lane(0, 10);
+  assert_false(adopt(lane, 10));
+  assert_true(feed(lane, 10, 1, "a", 9, false));
   livenps_batch_drop(&batch);
   assert_int_equal(livenps_combine_rows(batch.combine), 0);
-  assert_true(adopt(&batch, lane, 10)); /* the record must be read again */
+  assert_true(adopt(lane, 10)); /* the record must be read again */
   assert_int_equal(lane->next, 10);
-  assert_true(adopt(&batch, lane, 40)); /* another instance was there */
-  lane->reseek = true;                  /* something was dropped although the position is the same */
-  assert_true(adopt(&batch, lane, 40));
-  livenps_batch_free(&batch);
+  assert_true(adopt(lane, 40)); /* another instance was there */
+  lane->reseek = true;          /* something was dropped although the position is the same */
+  assert_true(adopt(lane, 40));
 }
 
 static void test_replay_ends_inside_a_hole(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 0);
+  livenps_lane *lane = open_lane(0, 0);
   lane->end = 5;
-  assert_true(feed(&batch, lane, 0, 1, "a", 9, false, &fate));
-  assert_false(feed(&batch, lane, 8, 1, "a", 9, false, &fate));
+  assert_true(feed(lane, 0, 1, "a", 9, false));
+  assert_false(feed(lane, 8, 1, "a", 9, false));
   assert_int_equal(lane->next, 1);
   lane->reseek = false;
-  assert_false(feed(&batch, lane, 8, 1, "a", 9, false, &fate));
+  assert_false(feed(lane, 8, 1, "a", 9, false));
   assert_int_equal(lane->next, 5);
   assert_int_equal(lane->pending.holes, 4);
   assert_int_equal(lane->pending.accepted, 1);
-  livenps_batch_free(&batch);
 }
 
 static void test_gaps(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_advance advances[2];
-  livenps_entry entry;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_lane *lane = open_lane(0, 10);
   livenps_batch_gap(&batch, lane, 25, NOW * 1000ll);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_int_equal(advances[0].gap, 15);
   assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
   assert_int_equal(advances[0].covered_since_ms, NOW * 1000ll + admission.future_ms);
-  assert_true(feed(&batch, lane, 25, -0, "a", 9, false, &fate)); /* its record timestamp says it better */
+  assert_true(feed(lane, 25, -0, "a", 9, false)); /* its record timestamp says it better */
   livenps_batch_committed(&batch);
   livenps_batch_gap(&batch, lane, 3, NOW * 1000ll); /* the topic was made anew and is shorter */
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   assert_int_equal(advances[0].from, 26);
   assert_int_equal(advances[0].to, 3);
   assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
   /* A partition added later: from its start, covered when that is the very first offset. */
-  open_lane(&batch, 1, -1);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  open_lane(1, -1);
+  make_entry(0);
   assert_int_equal(advances[1].from, 0);
   assert_int_equal(advances[1].covered_since_ms, 0);
-  livenps_batch_free(&batch);
 }
 
 static void test_read_through(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_fate fate;
-  livenps_advance advances[1];
-  livenps_entry entry;
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  livenps_lane *lane = open_lane(0, 10);
+  make_entry(5000);
   assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_SAME);
   lane->high = 11;
   lane->high_asked_ms = 4000;
-  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  make_entry(5000);
   assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_SAME); /* one is still to come */
-  assert_true(feed(&batch, lane, 10, 7, "a", 9, false, &fate));
-  livenps_batch_entry(&batch, livenps_text_of("w"), 5000, advances, &entry);
+  assert_true(feed(lane, 10, 7, "a", 9, false));
+  make_entry(5000);
   assert_int_equal(advances[0].through_ms, LIVENPS_THROUGH_NOW);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 6000, advances,
-                      &entry); /* the end was asked for too long ago */
+  make_entry(6000); /* the end was asked for too long ago */
   assert_int_equal(advances[0].through_ms, NOW * 1000ll + 7000);
-  livenps_batch_free(&batch);
 }
 
 /* A broker that allows it stores any record timestamp: the entry that tells of it must be readable, or the log ends there. */
 static void test_a_timestamp_beyond_all_years(void **state) {
   (void)state;
-  livenps_batch batch;
-  livenps_advance advances[1];
-  livenps_entry entry, read;
-  livenps_fate fate;
+  livenps_entry read;
   livenps_reason reason;
   livenps_where where = {0};
   livenps_error error = {0};
   livenps_buffer bytes = {0};
-  livenps_batch_init(&batch, &admission);
-  livenps_lane *lane = open_lane(&batch, 0, 10);
+  livenps_lane *lane = open_lane(0, 10);
   livenps_batch_gap(&batch, lane, 12, NOW * 1000ll);
   const char value[] =
       "{\"id\":\"a\",\"type\":\"interaction\",\"time\":\"2025-11-24T16:00:00Z\",\"touchpoint\":\"a\"}";
   livenps_record record = {.value = {value, sizeof value - 1}, .timestamp_ms = INT64_MAX};
   assert_true(livenps_batch_record(&batch, lane, 12, &record, &fate, &reason, &where));
   assert_int_equal(fate, LIVENPS_LATE);
-  livenps_batch_entry(&batch, livenps_text_of("w"), 0, advances, &entry);
+  make_entry(0);
   livenps_entry_encode(&entry, &bytes);
   assert_int_equal(livenps_entry_decode(&read, bytes.at, bytes.length, &error), 0);
   livenps_entry_free(&read);
   livenps_buffer_free(&bytes);
-  livenps_batch_free(&batch);
 }
 
 /* The rows of a batch equal a recount of what was fed, whatever the names. */
@@ -451,7 +411,7 @@ static void test_rows_equal_a_recount(void **state) {
       livenps_combine_add(combine, &event);
       expected[name][second][score]++;
     }
-    livenps_entry entry = {0};
+    entry = (livenps_entry){0};
     livenps_combine_lend(combine, &entry);
     assert_int_equal(entry.cell_count, NAMES);
     for (size_t r = 0; r < entry.row_count; r++) {
@@ -494,18 +454,18 @@ static void test_cells_do_not_run_together(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_offset_once),
-      cmocka_unit_test(test_first_jump_is_not_believed),
-      cmocka_unit_test(test_jumps_that_move),
-      cmocka_unit_test(test_restart),
-      cmocka_unit_test(test_only_verified_lanes_are_committed),
-      cmocka_unit_test(test_another_root),
-      cmocka_unit_test(test_anchors),
-      cmocka_unit_test(test_adopt_says_when_to_seek),
-      cmocka_unit_test(test_replay_ends_inside_a_hole),
-      cmocka_unit_test(test_gaps),
-      cmocka_unit_test(test_read_through),
-      cmocka_unit_test(test_a_timestamp_beyond_all_years),
+      cmocka_unit_test_setup_teardown(test_every_offset_once, begin, end),
+      cmocka_unit_test_setup_teardown(test_first_jump_is_not_believed, begin, end),
+      cmocka_unit_test_setup_teardown(test_jumps_that_move, begin, end),
+      cmocka_unit_test_setup_teardown(test_restart, begin, end),
+      cmocka_unit_test_setup_teardown(test_only_verified_lanes_are_committed, begin, end),
+      cmocka_unit_test_setup_teardown(test_another_root, begin, end),
+      cmocka_unit_test_setup_teardown(test_anchors, begin, end),
+      cmocka_unit_test_setup_teardown(test_adopt_says_when_to_seek, begin, end),
+      cmocka_unit_test_setup_teardown(test_replay_ends_inside_a_hole, begin, end),
+      cmocka_unit_test_setup_teardown(test_gaps, begin, end),
+      cmocka_unit_test_setup_teardown(test_read_through, begin, end),
+      cmocka_unit_test_setup_teardown(test_a_timestamp_beyond_all_years, begin, end),
       cmocka_unit_test(test_rows_equal_a_recount),
       cmocka_unit_test(test_cells_do_not_run_together),
   };
