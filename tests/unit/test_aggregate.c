@@ -258,6 +258,14 @@ static void fresh(void) {
   assert_int_equal(livenps_settings_set(&settings, url, &error), 0);
 }
 
+/* A namespace that an aggregator has just begun. */
+static livenps_aggregate *begun(void) {
+  fresh();
+  livenps_aggregate *aggregate = open_aggregate("one");
+  tick(aggregate);
+  return aggregate;
+}
+
 /* ---- tests ---------------------------------------------------------------------------------------------------------- */
 
 static void genesis_begins_the_namespace(void **state) {
@@ -289,9 +297,7 @@ static void genesis_begins_the_namespace(void **state) {
 
 static void views_hold_what_was_committed(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   int64_t now = redis_now();
   answers(0, "delivery", "web", 10, 60, now);
   answers(1, "delivery", "web", 0, 20, now);
@@ -351,9 +357,7 @@ static void an_emptied_topic_is_not_covered(void **state) {
 
 static void a_missing_partition_is_not_complete(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   idle(0);
   tick(aggregate);
   assert_int_equal(number("HGET nps:{t}:health complete"), 0); /* partition 1 was never read */
@@ -403,9 +407,7 @@ static void finish_and_take_over(void **state) {
 
 static void a_flush_is_noticed(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   tick(aggregate);
   char lineage[64];
@@ -424,9 +426,7 @@ static void a_flush_is_noticed(void **state) {
 
 static void a_lost_token_stands_by(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   run("SET nps:{t}:lease somebody PX 300");
   tick(aggregate);
@@ -472,9 +472,7 @@ static void a_rival_while_kafka_is_asked_makes_its_answer_worthless(void **state
 
 static void a_lapse_that_nobody_used_keeps_the_state(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   tick(aggregate);
   const livenps_state *before = livenps_aggregate_state(aggregate);
@@ -494,9 +492,7 @@ static void a_lapse_that_nobody_used_keeps_the_state(void **state) {
 
 static void another_publish_id_publishes_everything(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   tick(aggregate);
   run("DEL nps:{t}:touchpoint:delivery:5m nps:{t}:all:all:90d");
@@ -514,9 +510,7 @@ static void another_publish_id_publishes_everything(void **state) {
 
 static void a_missing_chunk_begins_anew(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
   livenps_aggregate_close(aggregate);
@@ -536,9 +530,7 @@ static void a_missing_chunk_begins_anew(void **state) {
 
 static void a_broken_log_is_loaded_again_then_begun_anew(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   tick(aggregate);
   /* A failover that lost the newest entry: everything goes back together. */
@@ -588,9 +580,7 @@ static void log_id(size_t n, char out[64]) {
 static void a_lost_idle_entry_is_noticed(void **state) {
   (void)state;
   char id[64];
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   idle(0);
   idle(0);
@@ -606,9 +596,7 @@ static void a_lost_idle_entry_is_noticed(void **state) {
 static void a_lost_covered_entry_begins_anew(void **state) {
   (void)state;
   char id[64];
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   tick(aggregate);
   log_id(0, id);
@@ -724,9 +712,7 @@ static void trends_that_waited_in_vain_are_flagged(void **state) {
 
 static void another_admit_hash_is_refused(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   livenps_aggregate_close(aggregate);
   run("HSET nps:{t}:meta admit another");
   aggregate = open_aggregate("one");
@@ -741,9 +727,7 @@ static void another_admit_hash_is_refused(void **state) {
 
 static void changed_windows_and_rollups_leave_nothing_behind(void **state) {
   (void)state;
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
   livenps_aggregate_close(aggregate);
@@ -1063,9 +1047,7 @@ static void every_exchange_may_be_refused(void **state) {
 
 /* A namespace with one snapshot and seven answers behind it, and nobody who holds it. */
 static void left_behind(void) {
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   answers(0, "delivery", "web", 10, 7, redis_now());
   assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
   livenps_aggregate_close(aggregate);
@@ -1152,9 +1134,7 @@ static void a_head_that_is_not_there_begins_anew(void **state) {
 static void writers_are_counted_within_bounds(void **state) {
   (void)state;
   char name[200];
-  fresh();
-  livenps_aggregate *aggregate = open_aggregate("one");
-  tick(aggregate);
+  livenps_aggregate *aggregate = begun();
   for (int i = 0; i < 3; i++) {
     snprintf(name, sizeof name, "%0150d", i % 2); /* longer than is remembered: the beginning is one writer */
     entry_writer = name;
