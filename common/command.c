@@ -349,22 +349,14 @@ int livenps_command_check(const livenps_settings *settings, bool producer, liven
     livenps_mapping_free(mapping);
   }
   /* librdkafka knows its own names and values best. Where a broker is may come later, from the environment. */
-  livenps_settings probe = *settings;
-  livenps_pair *pairs = livenps_alloc((settings->kafka.count + 1) * sizeof *pairs);
-  char name[] = "bootstrap.servers", value[] = "127.0.0.1:9092";
-  for (size_t i = 0; i < settings->kafka.count; i++) {
-    pairs[i + 1] = settings->kafka.at[i]; /* what is given comes later and wins */
-  }
-  pairs[0] = (livenps_pair){name, value};
-  probe.kafka = (livenps_pairs){pairs, settings->kafka.count + 1};
+  static const char *const anywhere[] = {"bootstrap.servers", "127.0.0.1:9092", NULL};
   rd_kafka_conf_t *conf;
-  int result =
-      livenps_kafka_conf(&conf, &probe, producer ? LIVENPS_KAFKA_PRODUCER : LIVENPS_KAFKA_CONSUMER, error);
-  if (result == 0) {
-    rd_kafka_conf_destroy(conf);
+  if (livenps_kafka_conf(&conf, settings, producer ? LIVENPS_KAFKA_PRODUCER : LIVENPS_KAFKA_CONSUMER,
+                         anywhere, error)) {
+    return -1;
   }
-  free(pairs);
-  return result;
+  rd_kafka_conf_destroy(conf);
+  return 0;
 }
 
 /* ---- help ---- */

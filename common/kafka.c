@@ -75,7 +75,7 @@ int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value
 }
 
 int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, livenps_kafka_role role,
-                       livenps_error *error) {
+                       const char *const *defaults, livenps_error *error) {
   rd_kafka_conf_t *conf = rd_kafka_conf_new();
   rd_kafka_conf_set_log_cb(conf, log_line);
   if (livenps_kafka_set(conf, "client.id", "livenps", error) ||
@@ -85,6 +85,9 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
   /* How soon fetching goes on after a full queue; older versions wait a second (reader.c wakes them). */
   if (role == LIVENPS_KAFKA_CONSUMER)
     rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
+  for (; defaults && *defaults; defaults += 2)
+    if (livenps_kafka_set(conf, defaults[0], defaults[1], error))
+      goto failed;
   for (size_t i = 0; i < settings->kafka.count; i++) {
     const livenps_pair *pair = &settings->kafka.at[i];
     for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
@@ -120,7 +123,7 @@ int livenps_kafka_consumer_conf(rd_kafka_conf_t **out, const livenps_settings *s
   rd_kafka_conf_t *conf;
   char group[128];
   snprintf(group, sizeof group, "livenps.%s", settings->namespace_);
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, NULL, error))
     return -1;
   if (livenps_kafka_set(conf, "group.id", group, error) ||
       livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||

@@ -10,11 +10,11 @@
 
 typedef enum { LIVENPS_KAFKA_CONSUMER, LIVENPS_KAFKA_PRODUCER } livenps_kafka_role;
 
-/* The settings' kafka.* by librdkafka's own names on top of our defaults (client.id, log callback, bounded back-offs). What would break
- * a promise is refused with the reason (group.id, auto.offset.reset, isolation.level, acks ...). *out belongs to the caller until
- * rd_kafka_new takes it. */
+/* The settings' kafka.* by librdkafka's own names on top of our defaults (client.id, log callback, bounded back-offs) and the caller's
+ * (pairs of name, value, NULL-terminated; may be NULL). What would break a promise is refused with the reason (group.id,
+ * auto.offset.reset, isolation.level, acks ...). *out belongs to the caller until rd_kafka_new takes it. */
 int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, livenps_kafka_role role,
-                       livenps_error *error);
+                       const char *const *defaults, livenps_error *error);
 /* Sets one property that we decide ourselves; a refusal is a programming error or an unsupported value, said in error. */
 int livenps_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, livenps_error *error);
 /* As livenps_kafka_conf, for whoever reads: the group of the namespace, nothing committed by itself, committed records only, told of a

@@ -21,28 +21,13 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
                       message->partition, message->offset);
 }
 
-/* Our own copy of the pass-through, with a limit in front that what the user wrote comes after. */
-static int make_conf(rd_kafka_conf_t **out, const livenps_settings *settings, int largest,
-                     livenps_error *error) {
-  livenps_settings larger = *settings;
-  char name[] = "message.max.bytes", value[16];
-  larger.kafka.at = livenps_alloc((settings->kafka.count + 1) * sizeof *larger.kafka.at);
-  larger.kafka.count = 0;
-  if (largest) {
-    snprintf(value, sizeof value, "%d", largest);
-    larger.kafka.at[larger.kafka.count++] = (livenps_pair){name, value};
-  }
-  for (size_t i = 0; i < settings->kafka.count; i++)
-    larger.kafka.at[larger.kafka.count++] = settings->kafka.at[i];
-  const int result = livenps_kafka_conf(out, &larger, LIVENPS_KAFKA_PRODUCER, error);
-  free(larger.kafka.at);
-  return result;
-}
-
 int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, int largest,
                         livenps_delivered delivered, void *opaque, livenps_error *error) {
   rd_kafka_conf_t *conf;
-  if (make_conf(&conf, settings, largest, error))
+  char value[16];
+  const char *const larger[] = {"message.max.bytes", value, NULL};
+  snprintf(value, sizeof value, "%d", largest);
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_PRODUCER, largest ? larger : NULL, error))
     return -1;
   livenps_sender *sender = livenps_alloc(sizeof *sender);
   *sender = (livenps_sender){.delivered = delivered, .opaque = opaque};

@@ -68,7 +68,7 @@ struct livenps_watch {
 static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const char *isolation,
                        livenps_error *error) {
   rd_kafka_conf_t *conf;
-  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, error))
+  if (livenps_kafka_conf(&conf, settings, LIVENPS_KAFKA_CONSUMER, NULL, error))
     return -1;
   if (livenps_kafka_set(conf, "isolation.level", isolation, error) ||
       livenps_kafka_set(conf, "enable.auto.commit", "false", error) ||
