@@ -14,8 +14,8 @@
  *   varint  reasons, then each: text (only those that occur)
  *   varint  partitions, then each: varint topic, varint partition, varint incarnation, varint flags (1 restart, 2 anchor,
  *           4 root), signed from, signed to - from; for the anchor and for the root where its flag is set: signed from - its
- *           offset, signed timestamp_ms, 4 bytes CRC, low first; signed through_ms, signed covered_since_ms, varint accepted, late, duplicate, out_of_range, holes, signed gap,
- *           varint rejected kinds, then each: varint reason, varint count
+ *           offset, signed timestamp_ms, 4 bytes CRC, low first; signed through_ms, signed covered_since_ms, varint accepted,
+ *           late, duplicate, out_of_range, holes, signed gap, varint rejected kinds, then each: varint reason, varint count
  *   varint  cells, then each: varint presence mask of dimensions, then a text for each present one
  *   varint  rows, then each: varint cell, signed second - previous row's second, packed counters
  */

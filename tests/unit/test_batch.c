@@ -335,7 +335,7 @@ static void test_gaps(void **state) {
   assert_int_equal(advances[0].gap, 15);
   assert_int_equal(counted(&advances[0]), advances[0].to - advances[0].from);
   assert_int_equal(advances[0].covered_since_ms, NOW * 1000ll + admission.future_ms);
-  assert_true(feed(lane, 25, -0, "a", 9, false)); /* its record timestamp says it better */
+  assert_true(feed(lane, 25, 0, "a", 9, false)); /* its record timestamp says it better */
   livenps_batch_committed(&batch);
   livenps_batch_gap(&batch, lane, 3, NOW * 1000ll); /* the topic was made anew and is shorter */
   make_entry(0);

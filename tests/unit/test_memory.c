@@ -1,7 +1,6 @@
 /* Memory that runs out in the pure parts: a child does a whole piece of work - decode, admit, combine, encode, decode, fold, snapshot, load,
- * digest, recount - with its n-th allocation refused, for every n. It must end as documented (one line, exit code 7; 3 where libcrypto only says that it
- * failed), or, where it is a library
- * that was refused and said so, with the right answer; never by a signal, never with another answer. */
+ * digest, recount - with its n-th allocation refused, for every n. It must end as documented (one line, exit code 7; 3 where libcrypto only
+ * says that it failed), or with the right answer where a library that was refused went on; never by a signal, never with another answer. */
 #include "common/clock.h"
 #include "common/rules.h"
 #include "consumer/batch.h"
@@ -60,14 +59,10 @@ void *realloc(void *old, size_t size) {
 
 enum { RIGHT = 0, WRONG = 1, OUT_OF_MEMORY = 7 };
 
-typedef struct {
-  livenps_state *into;
-} loading;
-
 static int load_chunk(void *opaque, const char *name, bool dirty, const char *bytes, size_t length) {
   livenps_error error = {0};
   (void)name;
-  return dirty ? livenps_state_load(((loading *)opaque)->into, bytes, length, &error) : 0;
+  return dirty ? livenps_state_load(opaque, bytes, length, &error) : 0;
 }
 
 /* The digest of twelve events' state, as it comes out of its snapshot; and the recount's number of them. */
@@ -127,8 +122,7 @@ static int work(char digest[65], int64_t *counted) {
   livenps_state_advance(folded, 1795256106000); /* half of the events wait */
   if (livenps_state_fold(folded, &read, 1795256106000, &error))
     return -1;
-  loading to = {loaded};
-  if (livenps_state_snapshot(folded, 1000, load_chunk, &to) || livenps_state_load_finish(loaded, &error))
+  if (livenps_state_snapshot(folded, 1000, load_chunk, loaded) || livenps_state_load_finish(loaded, &error))
     return -1;
   livenps_state_advance(loaded, 1795256200000);
   livenps_state_digest(loaded, digest);

@@ -76,7 +76,6 @@ static void test_an_anchor_tells_records_apart(void **state) {
   (void)state;
   /* CRC-32 of 01 01 00... "k" 01 02 00... "vw", by Python's zlib. */
   assert_int_equal(crc_of("k", "vw"), 0x90068047);
-  assert_int_equal(crc_of("k", "vw"), crc_of("k", "vw"));
   assert_int_not_equal(crc_of("kv", "w"), crc_of("k", "vw"));
   assert_int_not_equal(crc_of(NULL, "kvw"), crc_of("k", "vw"));
   assert_int_not_equal(crc_of(NULL, "vw"), crc_of("", "vw"));

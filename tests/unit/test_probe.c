@@ -1,3 +1,4 @@
+/* The hunt for where reading goes on behind records that cannot be read, against partitions that are made up. */
 #include "consumer/probe.h"
 
 #include <setjmp.h>

@@ -98,7 +98,7 @@ static void admission_is_the_settings(void **state) {
   assert_string_equal(settings.admit_touchpoints.at[0], "web"); /* the settings stay as they were written */
   livenps_rules_free_admission(&admission);
   livenps_settings_free(&settings);
-  settings = settings_of(NULL, NULL);
+  settings = settings_of(NULL);
   livenps_rules_admission(&admission, &settings);
   assert_int_equal(admission.touchpoint_count, 0);
   assert_null(admission.touchpoints);
