@@ -15,7 +15,8 @@
  *   i4_published_is_in_the_log what is published is the fold of the log that Redis holds, up to the entry that the script named (I4)
  *   i4_views_match_state       when a tick has written health, every view shows the state that health speaks of
  *   restorable                 whoever looks at a namespace that is there finds the entry that the snapshot covers
- *   genesis_offsets_exist      genesis installs no offset that retention had removed before its lease was taken
+ *   genesis_offsets_exist      genesis installs no offset that retention had removed before its lease was taken, but those of a snapshot
+ *   genesis_loses_least        genesis gives up no record that Kafka's snapshot counts and the topic has lost
  *   drained                    from every state, once faults stop: each partition read to its end, each record counted once and shown
  *
  * A variant takes one rule away (-D NAME, the list is in tests/model/run) and must be caught. */
@@ -316,7 +317,7 @@ inline fold_stored(id_) {
 }
 
 hidden byte i1_counts_match_positions, i3_commit_left_positions, i4_published_is_in_the_log, i4_views_match_state, restorable,
-    genesis_offsets_exist, drained;
+    genesis_offsets_exist, genesis_loses_least, drained;
 
 #ifdef TWO_COMMANDS
 #define half_done(c) w[c].half
@@ -523,7 +524,7 @@ inline look_script(b) {
   fi
 }
 
-/* Asks Kafka where to begin: the furthest snapshot, if the topic still has what comes after it; else the topic's start. */
+/* Asks Kafka where to begin: the furthest snapshot, also where retention has overtaken it, which is a gap then; else the topic's start. */
 inline ask(b, token_) {
   x = a[b].lineage;
   lease_script(b, token_);
@@ -538,7 +539,11 @@ inline ask(b, token_) {
     a[b].lineage = x;
 #ifdef KAFKA
     if
+#ifdef OVERTAKEN_UNUSED
     :: best.there && at(best.next, 0) >= at(start, 0) && at(best.next, 1) >= at(start, 1) ->
+#else
+    :: best.there ->
+#endif
       a[b].next = best.next;
       a[b].counts = best.counts;
       a[b].told = best.told
@@ -546,7 +551,9 @@ inline ask(b, token_) {
       a[b].next = start;
       a[b].told = below(start)
     fi;
-    a[b].genesis = best.genesis
+    a[b].genesis = best.genesis;
+    genesis_loses_least = !(best.counts & below(start) & ~a[b].counts);
+    assert(genesis_loses_least)
 #else
     a[b].next = start;
     a[b].told = below(start)
@@ -564,7 +571,12 @@ inline genesis_script(b, token_) {
   if
   :: !may_begin(b, token_) -> forget(b)
   :: else ->
-    genesis_offsets_exist = at(a[b].next, 0) >= at(start, 0) && at(a[b].next, 1) >= at(start, 1);
+#ifdef KAFKA
+#define from_a_snapshot best.there
+#else
+#define from_a_snapshot false
+#endif
+    genesis_offsets_exist = from_a_snapshot || (at(a[b].next, 0) >= at(start, 0) && at(a[b].next, 1) >= at(start, 1));
     r.lease = token_;
     r.present = 1;
     r.lineage = NEW_NAME;
