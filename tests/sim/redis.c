@@ -504,10 +504,14 @@ static redisReply *do_hgetall(const call *call) {
   return reply;
 }
 
-static redisReply *do_hlen(const call *call) {
+static redisReply *count_of(const call *call, kind kind) {
   bool wrong;
-  const value *what = of_kind(call, HASH, &wrong);
+  const value *what = of_kind(call, kind, &wrong);
   return wrong ? error_reply(wrong_type) : integer_reply(what ? (long long)what->count : 0);
+}
+
+static redisReply *do_hlen(const call *call) {
+  return count_of(call, HASH);
 }
 
 /* HDEL, SREM, ZREM: the last one takes the key with it. */
@@ -561,9 +565,7 @@ static redisReply *do_sadd(const call *call) {
 }
 
 static redisReply *do_scard(const call *call) {
-  bool wrong;
-  const value *what = of_kind(call, SET, &wrong);
-  return wrong ? error_reply(wrong_type) : integer_reply(what ? (long long)what->count : 0);
+  return count_of(call, SET);
 }
 
 /* Everything in one step: a cursor that ends at once is as allowed as any other. */
@@ -693,9 +695,7 @@ static redisReply *do_xtrim(const call *call) {
 }
 
 static redisReply *do_xlen(const call *call) {
-  bool wrong;
-  const value *what = of_kind(call, STREAM, &wrong);
-  return wrong ? error_reply(wrong_type) : integer_reply(what ? (long long)what->count : 0);
+  return count_of(call, STREAM);
 }
 
 /* XRANGE and, with the bounds the other way round, XREVRANGE. */
