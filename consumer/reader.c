@@ -19,7 +19,7 @@ enum {
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
   CLOSE_MS = 1500,        /* of the seconds that a signal gives us */
-  DESTROY_MS = 1000,      /* likewise */
+  DESTROY_MS = 1000,      /* likewise; 10 ms are usual */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -55,8 +55,11 @@ struct livenps_reader {
   livenps_batch batch;
   rd_kafka_t *rk;
   rd_kafka_queue_t *data; /* every partition's queue is forwarded here */
-  bool group, assigned_once, rebalancing;
-  bool adopt; /* what is in hand was dropped: adopt and seek before reading on */
+  bool group, rebalancing;
+  bool assigned_once; /* this handle was handed out its share of the group's partitions, be it none */
+  bool assigned;      /* and it was not taken away again */
+  bool fenced;        /* by Kafka, for what this handle sent itself: join_anew() */
+  bool adopt;         /* what is in hand was dropped: adopt and seek before reading on */
   bool stopping;
   bool may_stall; /* this librdkafka may stop fetching for a second although there is more */
   int64_t wake_at_ms, wake_after_ms;
@@ -802,9 +805,7 @@ static void on_committed_to_kafka(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 }
 
 /* So that lag tools that only know Kafka work; nothing of ours reads these, so a failure is nobody's loss. One at a
- * time: what librdkafka keeps while the coordinator is away it may send after a lost session with a member's id that is
- * no longer ours, and for that Kafka fences a static member for good, as if another process had its name. With one alone
- * that is rarer, not impossible. */
+ * time: librdkafka keeps what it cannot send while the coordinator is away (see on_fatal for what comes of that). */
 static void commit_to_kafka(livenps_reader *reader) {
   if (!reader->group || !reader->config.settings->kafka_commit || reader->rebalancing || reader->adopt ||
       !reader->batch.lane_count || reader->kafka_commit_open)
@@ -855,7 +856,7 @@ static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t 
       reader->seek[i] = false;
     reposition(reader, reader->seek);
   }
-  reader->assigned_once = true;
+  reader->assigned_once = reader->assigned = true;
 }
 
 static void on_revoked(livenps_reader *reader, const rd_kafka_topic_partition_list_t *partitions) {
@@ -876,6 +877,7 @@ static void on_revoked(livenps_reader *reader, const rd_kafka_topic_partition_li
       livenps_batch_close(&reader->batch, lane);
   }
   lanes_changed(reader);
+  reader->assigned = reader->batch.lane_count > 0; /* cooperative: some of them may stay */
   if (cooperative(reader)) {
     rd_kafka_error_t *refused = rd_kafka_incremental_unassign(reader->rk, partitions);
     if (refused)
@@ -903,17 +905,63 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 
 /* -- life --------------------------------------------------------------------------------------------------------- */
 
+typedef struct {
+  rd_kafka_t *rk;
+  atomic_bool done;
+} ending;
+
+static void *destroy_handle(void *opaque) {
+  ending *self = opaque;
+  rd_kafka_destroy(self->rk);
+  self->done = true;
+  return NULL;
+}
+
+/* librdkafka 2.0.2 never ends destroying a handle whose topic was deleted and made anew under it (seen about once in three times): the
+ * thread waits on for the partition's last reference. Then it is left to the end of the process. */
+static bool end_handle(rd_kafka_t *rk) {
+  ending *self = livenps_alloc(sizeof *self);
+  const int64_t until = livenps_monotonic_ms() + DESTROY_MS;
+  pthread_t thread;
+  self->rk = rk;
+  if (pthread_create(&thread, NULL, destroy_handle, self)) {
+    free(self);
+    return false;
+  }
+  while (!self->done && livenps_monotonic_ms() < until)
+    wait_ms(5);
+  if (!self->done) {
+    pthread_detach(thread);
+    livenps_log(LIVENPS_DEBUG, "ingest", "the Kafka client does not let go of its partitions: left behind");
+    return false;
+  }
+  pthread_join(thread, NULL);
+  free(self);
+  return true;
+}
+
+/* Kafka fences a static member when another process joins with its name - and when it hears from the member itself under an id that is
+ * not its own: a lost session takes the id away, and librdkafka sends the offset commit that it kept while the coordinator was away without
+ * one. The first is told in the middle of an assignment; the second only between a loss and the next assignment, because the library does
+ * not join again before that commit is answered. Then another handle may join. Two processes of one name cannot fence each other like
+ * that for ever: before each time comes an assignment, and its loss. */
+static void on_fatal(livenps_reader *reader) {
+  char text[256] = "";
+  const rd_kafka_resp_err_t code = rd_kafka_fatal_error(reader->rk, text, sizeof text);
+  reader->fenced = code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID && reader->assigned_once && !reader->assigned;
+  if (!reader->fenced)
+    livenps_fail(&reader->fatal, LIVENPS_E_REFUSED, "kafka: %s%s", text,
+                 code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID
+                     ? " (is another process running with the same instance name?)"
+                     : "");
+}
+
 static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
   livenps_reader *reader = opaque;
   static livenps_limit limit = {.interval_ms = 5000};
-  char fatal_text[256];
+  (void)rk;
   if (code == RD_KAFKA_RESP_ERR__FATAL) {
-    rd_kafka_fatal_error(rk, fatal_text, sizeof fatal_text);
-    livenps_fail(
-        &reader->fatal, LIVENPS_E_REFUSED,
-        "kafka: %s (is another process running with the same instance name? else the group's coordinator "
-        "was away for longer than the session: start again)",
-        fatal_text);
+    on_fatal(reader);
     return;
   }
   /* A broker went away: what it had sent may be lost inside the library. */
@@ -922,20 +970,14 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque) {
   livenps_log_limited(&limit, LIVENPS_WARN, "kafka", "%s", text);
 }
 
-int livenps_reader_open(livenps_reader **out, const livenps_reader_config *config, livenps_error *error) {
-  livenps_reader *reader = livenps_alloc(sizeof *reader);
+static int open_handle(livenps_reader *reader, livenps_error *error) {
+  const char *instance = reader->config.settings->instance;
   rd_kafka_conf_t *conf;
-  reader->config = *config;
-  reader->clock_ms = LIVENPS_NO_CLOCK;
-  reader->pause_at_ms = INT64_MAX;
-  reader->wake_after_ms = STALL_MS;
-  livenps_batch_init(&reader->batch, config->admission);
-  if (livenps_kafka_consumer_conf(&conf, config->settings, error))
-    goto failed;
-  if (*config->settings->instance &&
-      livenps_kafka_set(conf, "group.instance.id", config->settings->instance, error)) {
+  if (livenps_kafka_consumer_conf(&conf, reader->config.settings, error))
+    return -1;
+  if (*instance && livenps_kafka_set(conf, "group.instance.id", instance, error)) {
     rd_kafka_conf_destroy(conf);
-    goto failed;
+    return -1;
   }
   char known[16];
   size_t size = sizeof known;
@@ -945,16 +987,26 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   rd_kafka_conf_set_error_cb(conf, on_error);
   rd_kafka_conf_set_offset_commit_cb(conf, on_committed_to_kafka);
   if (livenps_kafka_open(&reader->rk, conf, LIVENPS_KAFKA_CONSUMER, error))
-    goto failed;
+    return -1;
   rd_kafka_poll_set_consumer(reader->rk);
   reader->data = rd_kafka_queue_new(reader->rk);
+  return 0;
+}
+
+int livenps_reader_open(livenps_reader **out, const livenps_reader_config *config, livenps_error *error) {
+  livenps_reader *reader = livenps_alloc(sizeof *reader);
+  reader->config = *config;
+  reader->clock_ms = LIVENPS_NO_CLOCK;
+  reader->pause_at_ms = INT64_MAX;
+  reader->wake_after_ms = STALL_MS;
+  livenps_batch_init(&reader->batch, config->admission);
+  if (open_handle(reader, error)) {
+    livenps_batch_free(&reader->batch);
+    free(reader);
+    return -1;
+  }
   *out = reader;
   return 0;
-
-failed:
-  livenps_batch_free(&reader->batch);
-  free(reader);
-  return -1;
 }
 
 int livenps_reader_subscribe(livenps_reader *reader, livenps_error *error) {
@@ -990,6 +1042,21 @@ int livenps_reader_assign(livenps_reader *reader, const livenps_range *ranges, s
   const rd_kafka_resp_err_t code = rd_kafka_assign(reader->rk, list);
   rd_kafka_topic_partition_list_destroy(list);
   return code ? livenps_fail(error, LIVENPS_E_STARTUP, "kafka: assign: %s", rd_kafka_err2str(code)) : 0;
+}
+
+/* With another handle: a fenced one does nothing any more. Between two assignments there is nothing in hand that could be lost. */
+static void join_anew(livenps_reader *reader) {
+  livenps_log(
+      LIVENPS_WARN, "ingest",
+      "kafka took what it heard from us after a lost session for another process with our instance name; joining "
+      "the group anew");
+  rd_kafka_queue_destroy(reader->data);
+  end_handle(reader->rk);
+  reader->rk = NULL;
+  lanes_changed(reader); /* nothing is known by the old handle's topics any more */
+  reader->fenced = reader->assigned_once = reader->assigned = reader->kafka_commit_open = false;
+  if (!open_handle(reader, &reader->fatal))
+    livenps_reader_subscribe(reader, &reader->fatal);
 }
 
 void livenps_reader_pause_at(livenps_reader *reader, int64_t clock_ms) {
@@ -1065,6 +1132,8 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
     commit_to_kafka(reader);
     reader->kafka_commit_at_ms = livenps_monotonic_ms() + KAFKA_COMMIT_MS;
   }
+  if (reader->fenced && !livenps_stop)
+    join_anew(reader);
   if (!reader->fatal.code)
     return 0;
   return livenps_fail(error, reader->fatal.code, "%s", reader->fatal.text);
@@ -1110,56 +1179,26 @@ static bool leave_group(livenps_reader *reader) {
   return closed;
 }
 
-typedef struct {
-  rd_kafka_t *rk;
-  atomic_bool done;
-} ending;
-
-static void *destroy_handle(void *opaque) {
-  ending *self = opaque;
-  rd_kafka_destroy(self->rk);
-  self->done = true;
-  return NULL;
-}
-
-/* librdkafka 2.0.2 never ends destroying a handle whose topic was deleted and made anew under it (seen about once in three times): the
- * thread waits on for the partition's last reference. Then it is left to the end of the process, which comes now. */
-static bool end_handle(rd_kafka_t *rk) {
-  ending *self = livenps_alloc(sizeof *self);
-  const int64_t until = livenps_monotonic_ms() + DESTROY_MS;
-  pthread_t thread;
-  self->rk = rk;
-  if (pthread_create(&thread, NULL, destroy_handle, self)) {
-    free(self);
-    return false;
+/* false: it hangs, and is left to the end of the process, which comes now. */
+static bool let_go(livenps_reader *reader) {
+  if (reader->group) {
+    reader->kafka_commit_open = false; /* the last word, whatever became of the one before */
+    commit_to_kafka(reader);
+    if (!leave_group(reader))
+      return false;
+  } else {
+    rd_kafka_assign(reader->rk, NULL);
   }
-  while (!self->done && livenps_monotonic_ms() < until)
-    wait_ms(5);
-  if (!self->done) {
-    pthread_detach(thread);
-    livenps_log(LIVENPS_DEBUG, "ingest", "the Kafka client does not let go of its partitions: left behind");
-    return false;
-  }
-  pthread_join(thread, NULL);
-  free(self);
-  return true;
+  rd_kafka_queue_destroy(reader->data);
+  /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
+  return (reader->group && !reader->assigned_once && cooperative(reader)) || end_handle(reader->rk);
 }
 
 void livenps_reader_close(livenps_reader *reader) {
   if (!reader)
     return;
   reader->stopping = true;
-  if (reader->group) {
-    reader->kafka_commit_open = false; /* the last word, whatever became of the one before */
-    commit_to_kafka(reader);
-    if (!leave_group(reader))
-      return; /* the process ends now, and what is left hanging with it */
-  } else {
-    rd_kafka_assign(reader->rk, NULL);
-  }
-  rd_kafka_queue_destroy(reader->data);
-  /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
-  if ((!reader->group || reader->assigned_once || !cooperative(reader)) && !end_handle(reader->rk))
+  if (reader->rk && !let_go(reader)) /* none: joining the group anew failed */
     return;
   livenps_probe_close(reader->probe);
   livenps_batch_free(&reader->batch);
