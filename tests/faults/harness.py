@@ -51,14 +51,15 @@ class Inexact(AssertionError):
 
 
 class Scenario:
-    def __init__(self, function, name, short, fault):
-        self.function, self.name, self.short, self.fault = function, name, short, fault
+    def __init__(self, function, name, short, fault, own_brokers):
+        self.function, self.name, self.short, self.fault, self.own_brokers = function, name, short, fault, own_brokers
 
 
-def scenario(name, short, fault):
-    """name: of the option that gives the count (--NAME N); short: the count without it; fault: the row's text."""
+def scenario(name, short, fault, own_brokers=False):
+    """name: of the option that gives the count (--NAME N); short: the count without it; fault: the row's text; own_brokers: it
+    starts brokers itself, and needs none of the bed's."""
     def register(function):
-        SCENARIOS.append(Scenario(function, name, short, fault))
+        SCENARIOS.append(Scenario(function, name, short, fault, own_brokers))
         return function
     return register
 
@@ -365,9 +366,6 @@ class Bed:
         self.kafka, self.stages, self.failed = None, 0, False
         self.draw = random.Random(seed)
 
-    def up(self):
-        self.kafka = cluster.Kafka.up(brokers=3, fronts=True)
-
     def down(self):
         if self.kafka:
             self.kafka.down()
@@ -391,4 +389,7 @@ class Bed:
 
     def every_broker(self):
         """All three run, and every partition is led."""
-        self.kafka.tool("up", "--brokers", "3")
+        if self.kafka is None:
+            self.kafka = cluster.Kafka.up(brokers=3, fronts=True)
+        else:
+            self.kafka.tool("up", "--brokers", "3")

@@ -123,7 +123,8 @@ def cut_off(hub, bed, count, row):
     row.note(", ".join("%d %s" % (n, name) for name, n in sorted(kinds.items())))
 
 
-@scenario("cuts", short=3, fault="network cut between consumers, brokers and Redis, both ways and one way (iptables)")
+@scenario("cuts", short=3, fault="network cut between consumers, brokers and Redis, both ways and one way (iptables)",
+          own_brokers=True)
 def cuts(bed, count, row):
     raised = []
 
