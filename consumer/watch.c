@@ -40,6 +40,7 @@ typedef struct {
       checked_ms; /* monotonic; of the last check: when it began, when it began and had an answer */
   int64_t sure;   /* stored next offset at the last check that found the anchors; -1: none has */
   bool suspect;   /* the last check did not find them: believed when the next one does not either */
+  int64_t end;    /* the topic's lowest since it is suspect */
   bool lost;      /* the broker does not know the partition: wanted */
   bool root_gone; /* and the anchor is there */
   livenps_finding finding;
@@ -387,7 +388,16 @@ static int ask_anchors(livenps_watch *watch, check *checks, size_t count, bool r
   return 0;
 }
 
-/* A finding is believed when two checks in a row have it: what it leads to cannot be taken back. */
+/* No other record was seen: all that is known is that the topic ends before what was read. So says also a leader that is cut off from
+ * the other brokers and does not know that another one leads now; but its end stands still, because nobody takes its records over. */
+static bool only_by_its_end(const check *each) {
+  const livenps_position *position = &each->lane.position;
+  return (each->anchor != LIVENPS_TRACE_OTHER || position->anchor.offset >= each->high) &&
+         (each->root != LIVENPS_TRACE_OTHER || position->root.offset >= each->high);
+}
+
+/* A finding is believed when two checks in a row have it: what it leads to cannot be taken back. Of a topic with replicas one that rests on
+ * the end alone is believed only when the end goes on. */
 static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t began_ms) {
   const bool one = !has_root(each);
   if (one)
@@ -395,6 +405,11 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
   if (each->silent)
     return;
   const livenps_verdict found = livenps_position_judge(each->anchor, each->root, one, each->low);
+  const bool by_end = found != LIVENPS_VERDICT_SAME && only_by_its_end(each);
+  /* The question brings the newest leaders along, too. */
+  const int replicas = by_end ? livenps_kafka_replicas(watch->rk, each->lane.topic, ASK_MS) : 1;
+  if (replicas < 0)
+    return;
   pthread_mutex_lock(&watch->lock);
   followed *lane = find(watch, likely, each->lane.topic, each->lane.partition);
   if (lane && lane->position.incarnation == each->lane.position.incarnation) {
@@ -408,13 +423,21 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
     } else if (!lane->suspect) {
       lane->suspect = true;
       lane->tried_ms = 0;
+      lane->end = each->high;
+    } else if (replicas > 1 && by_end && each->high <= lane->end) {
+      static livenps_limit limit = {.interval_ms = 10000};
+      lane->end = each->high;
+      livenps_log_limited(&limit, LIVENPS_WARN, "watch",
+                          "%s/%" PRId32 " ends at %" PRId64
+                          ", before what was read, as its leader says: believed when that goes on",
+                          lane->topic, lane->partition, each->high);
     } else {
-      const int64_t next = lane->position.next;
+      const int64_t next = lane->position.next, high = lane->end < each->high ? lane->end : each->high;
       lane->finding = (livenps_finding){.found = found,
                                         .incarnation = lane->position.incarnation,
                                         .offset = found == LIVENPS_VERDICT_ANEW ? each->low
-                                                  : next < each->high           ? next
-                                                                                : each->high,
+                                                  : next < high                 ? next
+                                                                                : high,
                                         .sure = lane->sure,
                                         .keep_root = each->root == LIVENPS_TRACE_SAME};
     }
