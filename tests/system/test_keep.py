@@ -233,7 +233,8 @@ def test_topic_made_anew_since(world):
     truth = world.simulate(topic, count=2000, seed=2).finish()
     redis.call("FLUSHALL")
     consumer = world.consumer(topic, redis, **OFTEN)
-    world.exact(redis, truth, topic, accepted=2000, genesis="1", windows=WINDOWS)
+    # A snapshot from before the first record counts none, and so may be used: then this is genesis 2.
+    world.exact(redis, truth, topic, accepted=2000, genesis=None, windows=WINDOWS)
     assert "counts other records than the topics hold" in consumer.log()
     assert consumer.stop() == 0
 

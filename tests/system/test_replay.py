@@ -202,6 +202,8 @@ def test_two_namespaces_on_one_topic(world):
     truth = simulation.end()
     world.exact(redis, truth, topic, names[0], windows=WINDOWS)
     world.exact(redis, truth, topic, names[1], windows="10m/2s", rollups="touchpoint,all")
-    assert one.log().count("assigned") == 1 and "warn" not in one.log(), one.log()
+    # That it came before the namespace was begun is said, too, by an instance that was quicker with Kafka than with Redis.
+    noticed = [line for line in one.log().splitlines() if " warn " in line and "the namespace is empty" not in line]
+    assert one.log().count("assigned") == 1 and noticed == [], one.log()
     for consumer in (one, two):
         assert consumer.stop() == 0
