@@ -50,9 +50,9 @@ def brokers(bed, count, row):
                 row.exact(stage)
             stage.close_load_and_compare(row, brokers_died=True)
             stage.stop_all()
-            fenced += stage.fenced
+            fenced += stage.joined_anew()
             publishers += stage.publishers
-    row.note("%d instances fenced by Kafka and started again" % fenced)
+    row.note("%d instances joined anew after Kafka had fenced them" % fenced)
     if publishers:
         row.note("%d publishers ended by Kafka (out of order sequence)" % publishers)
     row.note(", ".join("%d %s" % (n, {"two": "times two at once", "broker": "brokers"}.get(kind, kind))
