@@ -8,6 +8,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+enum { CLOSE_MS = 1000 /* 10 ms are usual */ };
 
 /* Properties that carry a promise of ours: passing them through would break it silently. */
 static const struct {
@@ -168,6 +171,42 @@ int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_ro
   }
   *out = rk;
   return 0;
+}
+
+typedef struct {
+  rd_kafka_t *rk;
+  int flags;
+  atomic_bool done;
+} ending;
+
+static void *destroy_handle(void *opaque) {
+  ending *self = opaque;
+  rd_kafka_destroy_flags(self->rk, self->flags);
+  self->done = true;
+  return NULL;
+}
+
+bool livenps_kafka_close(rd_kafka_t *rk, int flags) {
+  ending *self = livenps_alloc(sizeof *self);
+  const int64_t until = livenps_monotonic_ms() + CLOSE_MS;
+  const struct timespec pause = {.tv_nsec = 5000000};
+  pthread_t thread;
+  self->rk = rk;
+  self->flags = flags;
+  if (pthread_create(&thread, NULL, destroy_handle, self)) {
+    free(self);
+    return false;
+  }
+  while (!self->done && livenps_monotonic_ms() < until)
+    nanosleep(&pause, NULL);
+  if (!self->done) { /* self is the thread's, for as long as it lasts */
+    pthread_detach(thread);
+    livenps_log(LIVENPS_DEBUG, "kafka", "the client does not let go of its partitions: left behind");
+    return false;
+  }
+  pthread_join(thread, NULL);
+  free(self);
+  return true;
 }
 
 const char *livenps_kafka_servers(const livenps_settings *settings) {

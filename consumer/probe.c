@@ -164,6 +164,6 @@ void livenps_probe_close(livenps_probe *probe) {
   if (!probe)
     return;
   /* No group was joined; leaving it all the same would wait for a broker. */
-  rd_kafka_destroy_flags(probe->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+  livenps_kafka_close(probe->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
   free(probe);
 }

@@ -7,8 +7,6 @@
 #include "../common/stop.h"
 
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -19,7 +17,6 @@ enum {
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
   CLOSE_MS = 1500,        /* of the seconds that a signal gives us */
-  DESTROY_MS = 1000,      /* likewise; 10 ms are usual */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -742,8 +739,15 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     return livenps_fail(error, LIVENPS_E_LOST, "Redis is away or refuses what is written");
   }
   remember_clock(reader);
-  if (verify(reader, error))
-    return -1;
+  if (verify(reader, error)) {
+    if (!livenps_stop || reader->rebalancing)
+      return -1;
+    /* A slow broker is no reason for a supervisor to call this end a failure. */
+    livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s",
+                error->text);
+    livenps_error_clear(error);
+    return 0;
+  }
   if (!reader->config.commit)
     return sink(reader, error);
   if (reader->config.quarantine) {
@@ -905,41 +909,6 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 
 /* -- life --------------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-  rd_kafka_t *rk;
-  atomic_bool done;
-} ending;
-
-static void *destroy_handle(void *opaque) {
-  ending *self = opaque;
-  rd_kafka_destroy(self->rk);
-  self->done = true;
-  return NULL;
-}
-
-/* librdkafka 2.0.2 never ends destroying a handle whose topic was deleted and made anew under it (seen about once in three times): the
- * thread waits on for the partition's last reference. Then it is left to the end of the process. */
-static bool end_handle(rd_kafka_t *rk) {
-  ending *self = livenps_alloc(sizeof *self);
-  const int64_t until = livenps_monotonic_ms() + DESTROY_MS;
-  pthread_t thread;
-  self->rk = rk;
-  if (pthread_create(&thread, NULL, destroy_handle, self)) {
-    free(self);
-    return false;
-  }
-  while (!self->done && livenps_monotonic_ms() < until)
-    wait_ms(5);
-  if (!self->done) {
-    pthread_detach(thread);
-    livenps_log(LIVENPS_DEBUG, "ingest", "the Kafka client does not let go of its partitions: left behind");
-    return false;
-  }
-  pthread_join(thread, NULL);
-  free(self);
-  return true;
-}
-
 /* Kafka fences a static member when another process joins with its name - and when it hears from the member itself under an id that is
  * not its own: a lost session takes the id away, and librdkafka sends the offset commit that it kept while the coordinator was away without
  * one. The first is told in the middle of an assignment; the second only between a loss and the next assignment, because the library does
@@ -1051,7 +1020,7 @@ static void join_anew(livenps_reader *reader) {
       "kafka took what it heard from us after a lost session for another process with our instance name; joining "
       "the group anew");
   rd_kafka_queue_destroy(reader->data);
-  end_handle(reader->rk);
+  livenps_kafka_close(reader->rk, 0);
   reader->rk = NULL;
   lanes_changed(reader); /* nothing is known by the old handle's topics any more */
   reader->fenced = reader->assigned_once = reader->assigned = reader->kafka_commit_open = false;
@@ -1191,7 +1160,8 @@ static bool let_go(livenps_reader *reader) {
   }
   rd_kafka_queue_destroy(reader->data);
   /* librdkafka 2.0.2 can abort when a cooperative member is destroyed before its first assignment. The process ends now anyway. */
-  return (reader->group && !reader->assigned_once && cooperative(reader)) || end_handle(reader->rk);
+  return (reader->group && !reader->assigned_once && cooperative(reader)) ||
+         livenps_kafka_close(reader->rk, 0);
 }
 
 void livenps_reader_close(livenps_reader *reader) {
