@@ -40,8 +40,12 @@ def delete(world, topic):
 
 def made_anew(world, topic, counts, partitions=1):
     """Deleted, made again under the same name, and filled, as fast as the broker can."""
+    from confluent_kafka import KafkaException, TopicPartition, libversion
     from confluent_kafka.admin import NewTopic
-    client = world.kafka.producer()
+    if 0x02040000 <= libversion()[1] < 0x02090000:
+        pytest.skip("librdkafka %s crashes now and then when a topic is made anew, in the program and in this test's own client "
+                    "(its issue 4778; docs/guarantees.md)" % libversion()[0])
+    asking = world.kafka.consumer()
     delete(world, topic)
 
     def made():
@@ -52,9 +56,16 @@ def made_anew(world, topic, counts, partitions=1):
             return False
         return True
 
+    def empty():
+        """The controller's yes is not the broker's yet: that one may still lead, and take records for, the old one."""
+        try:
+            return all(asking.get_watermark_offsets(TopicPartition(topic, p), timeout=1) == (0, 0) for p in range(partitions))
+        except KafkaException:
+            return False
+
     wait_for(made, 30, "the topic is made anew", every=0.01)
-    del client
-    wait_for(lambda: world.kafka.leaders(topic) == partitions, 30, "it has leaders", every=0.01)
+    wait_for(empty, 30, "it has leaders and no records", every=0.01)
+    asking.close()
     in_batches(world, topic, "new", counts)
 
 
