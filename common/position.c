@@ -26,6 +26,11 @@ bool livenps_anchor_same(const livenps_anchor *a, const livenps_anchor *b) {
          (!a->there || (a->offset == b->offset && a->timestamp_ms == b->timestamp_ms && a->crc == b->crc));
 }
 
+bool livenps_position_same(const livenps_position *a, const livenps_position *b) {
+  return a->next == b->next && a->incarnation == b->incarnation &&
+         livenps_anchor_same(&a->anchor, &b->anchor) && livenps_anchor_same(&a->root, &b->root);
+}
+
 static size_t print_anchor(const livenps_anchor *anchor, char *out, size_t size) {
   return (size_t)snprintf(out, size, " %" PRId64 ":%" PRId64 ":%08" PRIx32, anchor->offset,
                           anchor->timestamp_ms, anchor->crc);
@@ -96,10 +101,13 @@ int livenps_position_parse(livenps_text text, livenps_position *position) {
   return 0;
 }
 
-livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low) {
-  if (anchor != LIVENPS_TRACE_OTHER && root != LIVENPS_TRACE_OTHER)
+livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low,
+                                       bool beyond) {
+  const bool other = anchor == LIVENPS_TRACE_OTHER || root == LIVENPS_TRACE_OTHER;
+  if (!other && !beyond)
     return LIVENPS_VERDICT_SAME;
-  if (root == LIVENPS_TRACE_SAME)
+  /* What was read behind the newest anchor can be lost as well: then both are there. */
+  if (root == LIVENPS_TRACE_SAME || (!other && anchor == LIVENPS_TRACE_SAME))
     return LIVENPS_VERDICT_CUT;
   /* The newest anchor may be a record of the new topic already; the root lies far behind what an election can lose. */
   if (root == LIVENPS_TRACE_OTHER && !one)

@@ -31,6 +31,8 @@ typedef struct {
 livenps_anchor livenps_anchor_of(int64_t offset, int64_t timestamp_ms, livenps_text key, livenps_text value);
 bool livenps_anchor_same(const livenps_anchor *a, const livenps_anchor *b); /* also when neither is there */
 
+bool livenps_position_same(const livenps_position *a, const livenps_position *b);
+
 enum { LIVENPS_POSITION_MAX = 160 }; /* bytes of the text with its NUL */
 /* Returns the length. position->next must not be negative. */
 size_t livenps_position_print(const livenps_position *position, char out[LIVENPS_POSITION_MAX]);
@@ -53,7 +55,8 @@ typedef enum {
   LIVENPS_VERDICT_CUT, /* Kafka lost the end of the log (unclean election, power): to be read on from where it ends */
 } livenps_verdict;
 
-/* one: anchor and root are the same record. low: the topic's first offset. */
-livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low);
+/* one: anchor and root are the same record. low: the topic's first offset. beyond: it ends before the position. */
+livenps_verdict livenps_position_judge(livenps_trace anchor, livenps_trace root, bool one, int64_t low,
+                                       bool beyond);
 
 #endif

@@ -197,7 +197,8 @@ void livenps_batch_root(livenps_lane *lane) {
 bool livenps_batch_verified(const livenps_batch *batch) {
   for (size_t i = 0; i < batch->lane_count; i++) {
     const livenps_lane *lane = &batch->lanes[i];
-    if (lane->next != lane->stored.next && lane->wanted_ms && lane->checked_ms < lane->wanted_ms)
+    if (lane->next != lane->stored.next &&
+        (lane->out_of_range || (lane->wanted_ms && lane->checked_ms < lane->wanted_ms)))
       return false;
   }
   return true;
@@ -287,7 +288,7 @@ bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, const livenps
   if (stored->next < 0)
     lane->stored = (livenps_position){.next = -1, .incarnation = 1};
   lane->next = next;
-  lane->reseek = lane->out_of_range = false;
+  lane->reseek = lane->out_of_range = lane->beyond = false;
   if (seek) {
     lane->doubt = true;
     lane->jump = -1;

@@ -14,8 +14,9 @@
 /* What a check of a lane's anchors found (watch.c). */
 typedef struct {
   livenps_verdict found;
-  int64_t incarnation; /* in which the anchors were read: once it is over, so is the finding */
-  int64_t offset;      /* where to go on */
+  livenps_position
+      of; /* whose anchors were read: of another position it says nothing, also after a flush or a failover */
+  int64_t offset; /* where to go on */
   int64_t sure; /* the stored next offset when the anchors were last found again; -1: never by this process */
   bool keep_root; /* the root is still there */
 } livenps_finding;
@@ -48,6 +49,8 @@ typedef struct {
       wanted_ms; /* the anchors must be found again by a check begun after this moment (monotonic); 0: none need be */
   int64_t checked_ms; /* when the last check began that had an answer */
   livenps_finding finding;
+  bool
+      beyond; /* the topic ended before next: what is in hand may be gone from it, and other records may stand there by now */
   /* The reader's own: the broker the last record came from (-1: none yet), and until when jumps are believed (0: not said yet). */
   int32_t broker;
   int64_t believed_until_ms;
@@ -95,7 +98,8 @@ void livenps_batch_restart(livenps_batch *batch, livenps_lane *lane, int64_t off
                            int64_t redis_ms);
 /* The root is no longer in the topic: the newest anchor takes its place. */
 void livenps_batch_root(livenps_lane *lane);
-/* Every lane with something to commit has had its anchors found again since it was wanted: only then it is committed. */
+/* Every lane with something to commit has had its anchors found again since it was wanted, and Kafka has what it is to read next: only then
+ * it is committed. */
 bool livenps_batch_verified(const livenps_batch *batch);
 
 /* Kafka has the records before offset, and nobody can read them: holes that uncover windows as a gap does; said out loud by the

@@ -365,6 +365,13 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     rd_kafka_yield(reader->rk);
 }
 
+/* All that is in hand is to be read again, from wherever Redis says. */
+static void drop(livenps_reader *reader) {
+  livenps_batch_drop(&reader->batch);
+  reader->adopt = true;
+  reader->adopt_at_ms = 0;
+}
+
 /* -- positions ---------------------------------------------------------------------------------------------------- */
 
 /* Takes everything away and gives it back at lane->next: the only way out of a partition in error (facts: a seek is refused there, and
@@ -539,12 +546,13 @@ static void restart(livenps_reader *reader, livenps_lane *lane, livenps_verdict 
 /* Whether the checks found that a lane's offsets mean other records now, and nobody has seen to it yet. */
 static bool found_other(const livenps_lane *lane) {
   return lane->finding.found != LIVENPS_VERDICT_SAME && lane->stored.next >= 0 && !lane->restart &&
-         lane->finding.incarnation == lane->stored.incarnation;
+         livenps_position_same(&lane->finding.of, &lane->stored);
 }
 
-static bool any_found_other(const livenps_reader *reader) {
+/* Whether what is in hand must not be committed. */
+static bool any_to_drop(const livenps_reader *reader) {
   for (size_t i = 0; i < reader->batch.lane_count; i++)
-    if (found_other(&reader->batch.lanes[i]))
+    if (found_other(&reader->batch.lanes[i]) || reader->batch.lanes[i].beyond)
       return true;
   return false;
 }
@@ -575,8 +583,17 @@ static void mend_range(livenps_reader *reader, livenps_lane *lane) {
     outage(reader, &error);
     return;
   }
+  if (lane->next >= low && lane->next > (lane->stored.next < 0 ? lane->start : lane->stored.next)) {
+    /* It ended before next, if only for a moment: what is in hand may be gone, what is stored may still be there. */
+    drop(reader);
+    return;
+  }
   if (lane->next >= low && lane->next <= high) {
     lane->out_of_range = false;
+    return;
+  }
+  if (lane->next > high && lane->stored.anchor.there) {
+    want_check(lane); /* the last one saw it reach so far: the next tells */
     return;
   }
   if (lane->next > high) {
@@ -598,6 +615,8 @@ static void mend(livenps_reader *reader) {
     livenps_lane *lane = &reader->batch.lanes[i];
     if (lane->out_of_range) {
       mend_range(reader, lane);
+      if (reader->adopt)
+        return;
       anew |= !lane->out_of_range;
     }
     reader->seek[i] = lane->reseek;
@@ -706,7 +725,7 @@ static int verify(livenps_reader *reader, livenps_error *error) {
   const int64_t until = livenps_monotonic_ms() + (last ? VERIFY_LEAVE_MS : 0);
   for (;;) {
     livenps_watch_exchange(reader->config.watch, &reader->batch);
-    const bool other = any_found_other(reader);
+    const bool other = any_to_drop(reader);
     if (!other && livenps_batch_verified(&reader->batch)) {
       reader->verifying_since_ms = 0;
       return 0;
@@ -717,11 +736,8 @@ static int verify(livenps_reader *reader, livenps_error *error) {
   }
   if (!reader->verifying_since_ms)
     reader->verifying_since_ms = livenps_monotonic_ms();
-  if (last || livenps_monotonic_ms() - reader->verifying_since_ms > VERIFY_MS) {
-    livenps_batch_drop(&reader->batch);
-    reader->adopt = true;
-    reader->adopt_at_ms = 0;
-  }
+  if (last || livenps_monotonic_ms() - reader->verifying_since_ms > VERIFY_MS)
+    drop(reader);
   return livenps_fail(error, LIVENPS_E_LOST,
                       "kafka: whether the records that were read are still where they were is not known yet");
 }
@@ -869,11 +885,8 @@ static void on_revoked(livenps_reader *reader, const rd_kafka_topic_partition_li
       livenps_reader_flush(reader, &error) && !reader->fatal.code)
     livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s", error.text);
   /* Whatever could not be committed is dropped: the next owner reads it again. */
-  if (!livenps_batch_empty(&reader->batch)) {
-    livenps_batch_drop(&reader->batch);
-    reader->adopt = true;
-    reader->adopt_at_ms = 0;
-  }
+  if (!livenps_batch_empty(&reader->batch))
+    drop(reader);
   for (int i = 0; i < partitions->cnt; i++) {
     livenps_lane *lane =
         livenps_batch_find(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition);
@@ -1037,11 +1050,8 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
   if (reader->joining_since_ms)
     tell_joining(reader, now_ms);
   livenps_watch_exchange(reader->config.watch, &reader->batch);
-  if (!reader->adopt && any_found_other(reader)) {
-    livenps_batch_drop(&reader->batch);
-    reader->adopt = true;
-    reader->adopt_at_ms = 0;
-  }
+  if (!reader->adopt && any_to_drop(reader))
+    drop(reader);
   if (reader->adopt && reader->batch.lane_count && now_ms >= reader->adopt_at_ms && try_adopt(reader)) {
     if (restart_found(reader))
       assign_all_anew(reader);
@@ -1095,8 +1105,9 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
   if (!reader->adopt) {
     examine(reader, reading);
     mend(reader);
-    flush_when_due(reader);
   }
+  if (!reader->adopt)
+    flush_when_due(reader);
   if (livenps_monotonic_ms() >= reader->kafka_commit_at_ms) {
     commit_to_kafka(reader);
     reader->kafka_commit_at_ms = livenps_monotonic_ms() + KAFKA_COMMIT_MS;

@@ -36,12 +36,14 @@ typedef struct {
   int32_t partition;
   int64_t high, asked_ms;
   livenps_position position; /* as stored */
+  int64_t next, asked_next;  /* read up to here; and when the end was asked for */
+  bool beyond;               /* it ended before that */
   int64_t wanted_ms, tried_ms,
-      checked_ms; /* monotonic; of the last check: when it began, when it began and had an answer */
-  int64_t sure;   /* stored next offset at the last check that found the anchors; -1: none has */
-  bool suspect;   /* the last check did not find them: believed when the next one does not either */
-  int64_t end;    /* the topic's lowest since it is suspect */
-  bool lost;      /* the broker does not know the partition: wanted */
+      checked_ms;          /* monotonic; of the last check: when it began, when it began and had an answer */
+  int64_t sure;            /* stored next offset at the last check that found the anchors; -1: none has */
+  livenps_verdict suspect; /* what the last check found: believed when the next one finds the same */
+  int64_t end;             /* the topic's lowest since it is suspect */
+  bool lost;      /* the broker does not know the partition, or it ends before what was read: wanted */
   bool root_gone; /* and the anchor is there */
   livenps_finding finding;
 } followed;
@@ -186,9 +188,11 @@ static followed *find(livenps_watch *watch, size_t likely, const char *topic, in
 static void ask_ends(livenps_watch *watch) {
   pthread_mutex_lock(&watch->lock);
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)watch->lane_count + 1);
-  for (size_t i = 0; i < watch->lane_count; i++)
+  for (size_t i = 0; i < watch->lane_count; i++) {
     rd_kafka_topic_partition_list_add(list, watch->lanes[i].topic, watch->lanes[i].partition)->offset =
         RD_KAFKA_OFFSET_END;
+    watch->lanes[i].asked_next = watch->lanes[i].next;
+  }
   pthread_mutex_unlock(&watch->lock);
   const int64_t asked_ms = livenps_monotonic_ms();
   if (list->cnt && !rd_kafka_offsets_for_times(watch->rk, list, ASK_MS)) {
@@ -200,6 +204,8 @@ static void ask_ends(livenps_watch *watch) {
       if (found && !answer->err && answer->offset >= 0) {
         found->high = answer->offset;
         found->asked_ms = asked_ms;
+        if (answer->offset < found->asked_next)
+          found->beyond = found->lost = true;
       }
       if (found && (answer->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
                     answer->err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
@@ -354,6 +360,26 @@ static bool has_root(const check *each) {
   return !livenps_anchor_same(&each->lane.position.anchor, &each->lane.position.root);
 }
 
+/* Reads them, and once more those that nothing stands at: librdkafka can skip records after an assignment (rule 12). */
+static int read_twice(livenps_watch *watch, probe *probes, size_t count, livenps_error *error) {
+  probe again[CHECK_AT_ONCE];
+  size_t from[CHECK_AT_ONCE], jumps = 0;
+  if (read_probes(watch->anchor_rk, probes, count, watch->patience_ms, &watch->stop, error))
+    return -1;
+  for (size_t i = 0; i < count; i++)
+    if (probes[i].answer == PROBE_NOTHING ||
+        (probes[i].answer == PROBE_RECORD && probes[i].found.offset != probes[i].offset)) {
+      from[jumps] = i;
+      again[jumps] = probes[i];
+      again[jumps++].answer = PROBE_SILENT;
+    }
+  if (jumps && read_probes(watch->anchor_rk, again, jumps, watch->patience_ms, &watch->stop, error))
+    return -1;
+  for (size_t i = 0; i < jumps; i++)
+    probes[from[i]] = again[i];
+  return 0;
+}
+
 /* The roots, or the anchors, of all chosen. */
 static int ask_anchors(livenps_watch *watch, check *checks, size_t count, bool roots, livenps_error *error) {
   probe probes[CHECK_AT_ONCE];
@@ -370,7 +396,7 @@ static int ask_anchors(livenps_watch *watch, check *checks, size_t count, bool r
   }
   if (!asked)
     return 0;
-  if (read_probes(watch->anchor_rk, probes, asked, watch->patience_ms, &watch->stop, error))
+  if (read_twice(watch, probes, asked, error))
     return -1;
   bool silent = false;
   for (size_t i = 0; i < asked; i++) {
@@ -404,7 +430,8 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
     each->root = each->anchor;
   if (each->silent)
     return;
-  const livenps_verdict found = livenps_position_judge(each->anchor, each->root, one, each->low);
+  const livenps_verdict found =
+      livenps_position_judge(each->anchor, each->root, one, each->low, each->high < each->lane.position.next);
   const bool by_end = found != LIVENPS_VERDICT_SAME && only_by_its_end(each);
   /* The question brings the newest leaders along, too. */
   const int replicas = by_end ? livenps_kafka_replicas(watch->rk, each->lane.topic, ASK_MS) : 1;
@@ -415,13 +442,13 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
   if (lane && lane->position.incarnation == each->lane.position.incarnation) {
     if (found == LIVENPS_VERDICT_SAME) {
       lane->checked_ms = began_ms;
-      lane->suspect = false;
+      lane->suspect = LIVENPS_VERDICT_SAME;
       lane->finding = (livenps_finding){0};
       if (each->anchor == LIVENPS_TRACE_SAME)
         lane->sure = each->lane.position.next;
       lane->root_gone = each->root == LIVENPS_TRACE_GONE && each->anchor == LIVENPS_TRACE_SAME;
-    } else if (!lane->suspect) {
-      lane->suspect = true;
+    } else if (lane->suspect != found) {
+      lane->suspect = found;
       lane->tried_ms = 0;
       lane->end = each->high;
     } else if (replicas > 1 && by_end && each->high <= lane->end) {
@@ -432,9 +459,9 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
                           ", before what was read, as its leader says: believed when that goes on",
                           lane->topic, lane->partition, each->high);
     } else {
-      const int64_t next = lane->position.next, high = lane->end < each->high ? lane->end : each->high;
+      const int64_t next = each->lane.position.next, high = lane->end < each->high ? lane->end : each->high;
       lane->finding = (livenps_finding){.found = found,
-                                        .incarnation = lane->position.incarnation,
+                                        .of = each->lane.position,
                                         .offset = found == LIVENPS_VERDICT_ANEW ? each->low
                                                   : next < high                 ? next
                                                                                 : high,
@@ -537,12 +564,16 @@ static void exchange(followed *each, livenps_lane *lane, int64_t now_ms) {
   if (each->lost || (lane->high_asked_ms && each->high < lane->high))
     lane->wanted_ms = now_ms;
   each->lost = false;
+  lane->beyond |= each->beyond && lane->next > lane->stored.next;
+  each->beyond = false;
+  each->next = lane->next;
   lane->high = each->high;
   lane->high_asked_ms = each->asked_ms;
   if (each->position.incarnation != lane->stored.incarnation) {
     each->checked_ms = 0;
     each->sure = -1;
-    each->suspect = each->root_gone = false;
+    each->suspect = LIVENPS_VERDICT_SAME;
+    each->root_gone = false;
     each->finding = (livenps_finding){0};
   }
   if (each->root_gone && livenps_anchor_same(&each->position.root, &lane->stored.root))

@@ -105,29 +105,33 @@ static void test_judge(void **state) {
     int anchor, root;
     bool one;
     int64_t low;
-    livenps_verdict found;
+    livenps_verdict found, beyond; /* the second where the position lies beyond the end */
   } cases[] = {
-      {SAME, SAME, false, 0, LIVENPS_VERDICT_SAME},
-      {SAME, GONE, false, 7, LIVENPS_VERDICT_SAME}, /* retention passed the root */
-      {GONE, GONE, false, 7, LIVENPS_VERDICT_SAME}, /* and all that was read: nothing is proven */
-      {NONE, NONE, false, 0, LIVENPS_VERDICT_SAME}, /* compacted away */
-      {NONE, SAME, false, 0, LIVENPS_VERDICT_SAME},
-      {SAME, SAME, true, 0, LIVENPS_VERDICT_SAME},
-      {SAME, OTHER, false, 0, LIVENPS_VERDICT_ANEW}, /* the anchor was read of the new topic */
-      {SAME, OTHER, false, 7, LIVENPS_VERDICT_ANEW},
-      {OTHER, OTHER, false, 0, LIVENPS_VERDICT_ANEW},
-      {OTHER, OTHER, true, 0, LIVENPS_VERDICT_ANEW},
-      {GONE, OTHER, false, 7, LIVENPS_VERDICT_ANEW},
-      {OTHER, SAME, false, 0, LIVENPS_VERDICT_CUT},
-      {OTHER, SAME, false, 7, LIVENPS_VERDICT_CUT},
-      {OTHER, GONE, false, 7,
+      {SAME, SAME, false, 0, LIVENPS_VERDICT_SAME, LIVENPS_VERDICT_CUT},
+      {SAME, GONE, false, 7, LIVENPS_VERDICT_SAME, LIVENPS_VERDICT_CUT}, /* retention passed the root */
+      {GONE, GONE, false, 7, LIVENPS_VERDICT_SAME,
+       LIVENPS_VERDICT_CUT}, /* and all that was read: nothing is proven */
+      {NONE, NONE, false, 0, LIVENPS_VERDICT_SAME, LIVENPS_VERDICT_ANEW}, /* compacted away */
+      {NONE, SAME, false, 0, LIVENPS_VERDICT_SAME, LIVENPS_VERDICT_CUT},
+      {SAME, SAME, true, 0, LIVENPS_VERDICT_SAME, LIVENPS_VERDICT_CUT},
+      {SAME, OTHER, false, 0, LIVENPS_VERDICT_ANEW,
+       LIVENPS_VERDICT_ANEW}, /* the anchor was read of the new topic */
+      {SAME, OTHER, false, 7, LIVENPS_VERDICT_ANEW, LIVENPS_VERDICT_ANEW},
+      {OTHER, OTHER, false, 0, LIVENPS_VERDICT_ANEW, LIVENPS_VERDICT_ANEW},
+      {OTHER, OTHER, true, 0, LIVENPS_VERDICT_ANEW, LIVENPS_VERDICT_ANEW},
+      {GONE, OTHER, false, 7, LIVENPS_VERDICT_ANEW, LIVENPS_VERDICT_ANEW},
+      {OTHER, SAME, false, 0, LIVENPS_VERDICT_CUT, LIVENPS_VERDICT_CUT},
+      {OTHER, SAME, false, 7, LIVENPS_VERDICT_CUT, LIVENPS_VERDICT_CUT},
+      {OTHER, GONE, false, 7, LIVENPS_VERDICT_CUT,
        LIVENPS_VERDICT_CUT}, /* an old topic: what was read must not be counted twice */
-      {OTHER, OTHER, true, 7, LIVENPS_VERDICT_CUT},
-      {OTHER, NONE, false, 0, LIVENPS_VERDICT_ANEW},
+      {OTHER, OTHER, true, 7, LIVENPS_VERDICT_CUT, LIVENPS_VERDICT_CUT},
+      {OTHER, NONE, false, 0, LIVENPS_VERDICT_ANEW, LIVENPS_VERDICT_ANEW},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     if (livenps_position_judge((livenps_trace)cases[i].anchor, (livenps_trace)cases[i].root, cases[i].one,
-                               cases[i].low) != cases[i].found)
+                               cases[i].low, false) != cases[i].found ||
+        livenps_position_judge((livenps_trace)cases[i].anchor, (livenps_trace)cases[i].root, cases[i].one,
+                               cases[i].low, true) != cases[i].beyond)
       fail_msg("case %zu", i);
 }
 
