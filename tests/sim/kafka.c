@@ -70,6 +70,33 @@ void sim_retain(sim_partition *partition, int64_t low) {
   partition->low = partition->lows[partition->low_count++] = low;
 }
 
+void sim_renew(sim_partition *partition, bool anew, int64_t kept) {
+  sim_partition *before = malloc(sizeof *before);
+  *before = *partition;
+  *partition = (sim_partition){.era = before->era + 1,
+                               .before = before,
+                               .kept = anew ? 0 : kept,
+                               .renewed_us = sim_now_us,
+                               .opened = -1,
+                               .away_until_us = before->away_until_us};
+  if (anew)
+    return;
+  partition->count = partition->capacity = kept;
+  partition->at = malloc((size_t)(kept + 1) * sizeof *partition->at);
+  memcpy(partition->at, before->at, (size_t)kept * sizeof *partition->at);
+  partition->low = before->low;
+  partition->low_count = before->low_count;
+  memcpy(partition->lows, before->lows, sizeof partition->lows);
+  if (before->opened < kept)
+    partition->opened = before->opened;
+}
+
+const sim_partition *sim_era(const sim_partition *partition, int era) {
+  while (partition->era > era)
+    partition = partition->before;
+  return partition;
+}
+
 /* ---- what handles are made of --------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -107,7 +134,7 @@ typedef struct message {
   struct message *next;
   lane *lane;
   unsigned version, assignment;
-  bool error;
+  bool error, skipping;
   sim_record record; /* a copy: the log grows, and moves, meanwhile */
 } message;
 
@@ -121,13 +148,14 @@ struct rd_kafka_queue_s {
 struct lane {
   struct rd_kafka_topic_s topic;
   int partition;
-  bool assigned, failed, first, stalled, skipped;
+  bool assigned, failed, first, stalled, skipped, skipping;
   int64_t next, end_told;       /* told of this end last; -1: of none */
   unsigned version, assignment; /* the first also rises with a seek */
   rd_kafka_queue_t *forward;
   struct rd_kafka_queue_s own;
-  int64_t stopped_at_us; /* when fetching will have stopped; 0: it has */
-  int64_t high;          /* by the last fetch, -1001 before */
+  int64_t stopped_at_us;    /* when fetching will have stopped; 0: it has */
+  int64_t high;             /* by the last fetch, -1001 before */
+  int64_t unknown_until_us; /* told that the topic is unknown until then */
   int queued;
 };
 
@@ -405,6 +433,12 @@ static bool cluster_away(void) {
   return sim_kafka.away_until_us > sim_now_us;
 }
 
+/* As clients see it: NULL as well while it is deleted. */
+static sim_topic *topic_of(const char *name) {
+  sim_topic *found = sim_topic_find(name);
+  return found && found->away_until_us <= sim_now_us ? found : NULL;
+}
+
 /* A question to the brokers: true when it is answered in time. */
 static bool ask(int timeout_ms) {
   sim_sleep_us(sim_between(200, 3000));
@@ -431,6 +465,8 @@ rd_kafka_resp_err_t rd_kafka_metadata(rd_kafka_t *rk, int all_topics, rd_kafka_t
   struct rd_kafka_metadata *metadata = calloc(1, sizeof *metadata);
   metadata->topics = calloc((size_t)topic_count + 1, sizeof *metadata->topics);
   for (int i = 0; i < topic_count; i++) {
+    if (topics[i]->away_until_us > sim_now_us)
+      continue;
     struct rd_kafka_metadata_topic *topic = &metadata->topics[metadata->topic_cnt++];
     topic->topic = strdup(topics[i]->name);
     topic->partition_cnt = topics[i]->count;
@@ -452,7 +488,7 @@ void rd_kafka_metadata_destroy(const struct rd_kafka_metadata *metadata) {
 }
 
 static sim_partition *partition_of(const char *topic, int number) {
-  sim_topic *found = sim_topic_find(topic);
+  sim_topic *found = topic_of(topic);
   return found && number >= 0 && number < found->count ? &found->at[number] : NULL;
 }
 
@@ -467,6 +503,8 @@ rd_kafka_resp_err_t rd_kafka_query_watermark_offsets(rd_kafka_t *rk, const char 
   const sim_partition *found = partition_of(topic, partition);
   if (!found)
     return RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+  if (!strcmp(topic, SIM_TOPIC))
+    rk->process->bounds_era[partition] = found->era;
   *low = found->low;
   *high = end_of(rk, found);
   return RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -480,6 +518,8 @@ rd_kafka_resp_err_t rd_kafka_offsets_for_times(rd_kafka_t *rk, rd_kafka_topic_pa
     rd_kafka_topic_partition_t *each = &offsets->elems[i];
     const sim_partition *found = partition_of(each->topic, each->partition);
     each->err = found ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    if (each->offset == RD_KAFKA_OFFSET_END && !rk->committed_only && !strcmp(each->topic, SIM_TOPIC))
+      rk->process->end_asked_us[each->partition] = sim_now_us;
     if (!found)
       continue;
     const int64_t time_ms = each->offset;
@@ -489,6 +529,8 @@ rd_kafka_resp_err_t rd_kafka_offsets_for_times(rd_kafka_t *rk, rd_kafka_topic_pa
     for (int64_t o = found->low; time_ms >= 0 && each->offset < 0 && o < found->count; o++)
       if (found->at[o].standing != SIM_MARKER && found->at[o].timestamp_ms >= time_ms)
         each->offset = o;
+    sim_trace("   asked: partition %d of %s at %lld: offset %lld", each->partition, each->topic,
+              (long long)time_ms, (long long)each->offset);
   }
   return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
@@ -578,6 +620,7 @@ static message *new_message(lane *of, rd_kafka_resp_err_t err, int64_t offset, c
   made->version = of->version;
   made->assignment = of->assignment;
   made->error = !record;
+  made->skipping = of->skipping;
   made->message.err = err;
   made->message.rkt = &of->topic;
   made->message.partition = of->partition;
@@ -614,6 +657,12 @@ static void fetch_lane(rd_kafka_t *rk, lane *of) {
   if (!of->assigned || of->failed || cluster_away() || partition->away_until_us > sim_now_us ||
       of->queued > QUEUED)
     return;
+  if (of->topic.topic->away_until_us > sim_now_us) {
+    if (of->unknown_until_us != of->topic.topic->away_until_us)
+      enqueue(rk, of, new_message(of, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, of->next, NULL));
+    of->unknown_until_us = of->topic.topic->away_until_us;
+    return;
+  }
   const int64_t end = end_of(rk, partition);
   of->high = end;
   if (of->next < partition->low || of->next > partition->count) {
@@ -622,9 +671,10 @@ static void fetch_lane(rd_kafka_t *rk, lane *of) {
   }
   if (of->first) {
     of->first = false;
-    /* Never twice in a row, or nobody could tell it from a hole. */
-    of->skipped = !of->skipped && of->next < end && (int)sim_between(0, 99) < sim_kafka.skip;
-    if (of->skipped) {
+    /* Not again before the program has seen records of a fetch that was whole, or nobody could tell it from a hole. */
+    of->skipping = !of->skipped && of->next < end && (int)sim_between(0, 99) < sim_kafka.skip;
+    of->skipped |= of->skipping;
+    if (of->skipping) {
       sim_fault_happened(SIM_SKIP);
       of->next += sim_between(1, end - of->next < 5 ? end - of->next : 5);
     }
@@ -648,11 +698,15 @@ static void fetch(rd_kafka_t *rk) {
     fetch_lane(rk, rk->lanes[i]);
 }
 
-/* Whether the program gets to see it. What was fetched before a seek the library drops when it is served. */
+/* Whether the program gets to see it. What was fetched before a seek the library drops when it is served; what is left in a queue of the
+ * program's own after a revocation it may serve. */
 static bool served(const message *what) {
-  if (what->version == what->lane->version)
+  if (what->version == what->lane->version) {
+    what->lane->skipped &= what->skipping || what->error;
     return true;
-  return sim_kafka.stray && !what->error && what->assignment != what->lane->assignment;
+  }
+  return sim_kafka.stray && what->lane->own.rk->group && !what->error &&
+         what->assignment != what->lane->assignment;
 }
 
 rd_kafka_resp_err_t rd_kafka_get_watermark_offsets(rd_kafka_t *rk, const char *topic, int32_t partition,
@@ -870,7 +924,7 @@ static group *group_named(const char *name) {
 static int partitions_of(const rd_kafka_t *rk) {
   int count = 0;
   for (int i = 0; i < rk->subscriptions; i++) {
-    const sim_topic *topic = sim_topic_find(rk->subscribed[i]);
+    const sim_topic *topic = topic_of(rk->subscribed[i]);
     count += topic ? topic->count : 0;
   }
   return count;
@@ -942,7 +996,7 @@ static void hand_out(group *of) {
     of->members[i]->wanted_count = 0;
   const rd_kafka_t *any = of->members[0];
   for (int t = 0; t < any->subscriptions; t++) {
-    const sim_topic *topic = sim_topic_find(any->subscribed[t]);
+    const sim_topic *topic = topic_of(any->subscribed[t]);
     for (int p = 0; topic && p < topic->count; p++) {
       rd_kafka_t *member = of->members[p * of->member_count / topic->count];
       owned *place = &member->wanted[member->wanted_count++];
@@ -968,6 +1022,23 @@ static bool stopping(const rd_kafka_t *rk) {
 
 static bool lives(const rd_kafka_t *rk) {
   return rk->process->alive && rk->process->started_us == rk->born_us && !sim_paused(rk->process);
+}
+
+bool sim_kafka_looked(int partition, int64_t since_us) {
+  for (int i = 0; i < handle_count; i++) {
+    rd_kafka_t *rk = handles[i];
+    if (!rk || !rk->group || !rk->process->alive || rk->process->started_us != rk->born_us)
+      continue;
+    bool reads = false;
+    /* The library's threads go on while the program does something else. */
+    if (!sim_paused(rk->process))
+      fetch(rk);
+    for (int k = 0; k < rk->owned_count; k++)
+      reads |= rk->owned[k].partition == partition;
+    if (reads && rk->process->end_asked_us[partition] <= since_us)
+      return false;
+  }
+  return true;
 }
 
 static void coordinate(void *opaque, int64_t number) {

@@ -23,6 +23,7 @@ enum {
   CATCH_UP_MS = 15000, /* and the longest stop of a process */
   STOP_MOST_MS = 10000,
   FAULTS_LEAST = 5,
+  RENEWALS = 1, /* of a topic, in one seed */
 };
 
 static uint64_t seed_now;
@@ -30,6 +31,15 @@ static livenps_settings settings;
 static int live_count;
 static int64_t faults_end_us;
 static bool calm; /* faults are over */
+/* A topic that was made anew, or a log that lost its end, under readers: nothing is appended before all of them have asked twice how far it
+ * reaches (docs/guarantees.md, "A topic made anew between two looks"). */
+static struct {
+  bool on, once;
+  int64_t since_us;
+  bool fill[MOST_PARTITIONS];
+  int64_t lost[MOST_PARTITIONS];
+} hold;
+static int renewals; /* of this seed */
 
 /* ---- processes ------------------------------------------------------------------------------------------------------------ */
 
@@ -133,6 +143,10 @@ static void publish(void *opaque, int64_t number) {
   sim_topic *topic = sim_topic_find(SIM_TOPIC);
   const int p = (int)sim_between(0, topic->count - 1);
   sim_partition *partition = &topic->at[p];
+  if (hold.on || topic->away_until_us > sim_now_us) {
+    sim_at(sim_now_us + 50000, publish, NULL, 0);
+    return;
+  }
   if (partition->opened >= 0 && sim_chance(40))
     end_transaction(partition, p, sim_chance(50));
   else if (partition->opened < 0 && sim_chance(8)) {
@@ -205,6 +219,77 @@ static void new_master(int64_t lost_us) {
 static void answer_with(const char *error, int64_t until_us) {
   sim_redis.error = error;
   sim_redis.error_until_us = until_us;
+}
+
+/* What comes at once: a log that is shorter than the one before, of the same length, or longer. */
+static void fill(int p, int64_t lost) {
+  const int64_t most = sim_chance(30) ? 0 : sim_chance(30) ? lost : sim_between(1, lost + 20);
+  for (int64_t i = 0; i < most; i++)
+    sim_oracle_publish(p, sim_chance(5) ? SIM_ABORTED_RECORD : SIM_STABLE, 0);
+}
+
+static void let_go(void *opaque, int64_t number) {
+  (void)opaque, (void)number;
+  if (!hold.on || calm)
+    return;
+  for (int p = 0; p < MOST_PARTITIONS; p++)
+    if (hold.fill[p] && !sim_kafka_looked(p, hold.since_us)) {
+      sim_at(sim_now_us + 20000, let_go, NULL, 0);
+      return;
+    }
+  if (!hold.once) {
+    hold.once = true;
+    hold.since_us = sim_now_us;
+    sim_at(sim_now_us + 20000, let_go, NULL, 0);
+    return;
+  }
+  sim_trace("-- all have looked");
+  hold.on = false;
+  for (int p = 0; p < MOST_PARTITIONS; p++)
+    if (hold.fill[p])
+      fill(p, hold.lost[p]);
+}
+
+static void renew(sim_topic *topic, int p, bool anew, int64_t kept) {
+  hold.fill[p] = true;
+  hold.lost[p] = topic->at[p].count - kept;
+  sim_renew(&topic->at[p], anew, kept);
+  sim_trace("-- partition %d: era %d, %lld of %lld records are left", p, topic->at[p].era, (long long)kept,
+            (long long)(kept + hold.lost[p]));
+}
+
+/* While it is read, or while nobody is there. */
+static bool renew_topic(sim_topic *topic, bool anew) {
+  const int only = (int)sim_between(0, topic->count - 1);
+  const sim_partition *cut = &topic->at[only];
+  /* An election does not lose what was read long ago. */
+  int64_t least = cut->count - cut->low > 40 ? cut->count - 40 : cut->low;
+  const sim_db *const masters[] = {sim_redis.db, sim_redis.other};
+  for (int i = 0; i < 2; i++)
+    if (masters[i] && sim_oracle_root(masters[i], only) >= least)
+      least = sim_oracle_root(masters[i], only) + 1;
+  if (hold.on || renewals == RENEWALS || (!anew && least >= cut->count))
+    return false;
+  renewals++;
+  memset(&hold, 0, sizeof hold);
+  hold.since_us = sim_now_us;
+  const bool read = sim_chance(60);
+  for (int i = 0; i < live_count && !read; i++)
+    if (sim_processes[i].alive)
+      sim_kill(&sim_processes[i]);
+  if (anew) {
+    for (int p = 0; p < topic->count; p++)
+      renew(topic, p, true, 0);
+    topic->away_until_us = sim_chance(50) ? 0 : ms(100, 3000);
+  } else {
+    renew(topic, only, false, sim_between(least, cut->count - 1));
+  }
+  for (int p = 0; p < MOST_PARTITIONS && !read; p++)
+    if (hold.fill[p])
+      fill(p, hold.lost[p]);
+  hold.on = read;
+  let_go(NULL, 0);
+  return true;
 }
 
 /* true when it happened: some need a process that is there. */
@@ -299,6 +384,8 @@ static bool make(sim_fault fault) {
     break;
   case SIM_RETENTION: {
     sim_partition *partition = &topic->at[sim_between(0, topic->count - 1)];
+    if (partition->era)
+      return false;
     sim_retain(partition, sim_between(partition->low, sim_stable_end(partition)));
     break;
   }
@@ -306,6 +393,11 @@ static bool make(sim_fault fault) {
     if (topic->count >= MOST_PARTITIONS)
       return false;
     sim_topic_make(SIM_TOPIC, topic->count + 1);
+    break;
+  case SIM_ANEW:
+  case SIM_CUT:
+    if (!renew_topic(topic, fault == SIM_ANEW))
+      return false;
     break;
   case SIM_UNACKED: sim_kafka.hold_acks_until_us = ms(200, 4000); break;
   case SIM_REFUSED:
@@ -340,6 +432,8 @@ static void heal(void) {
   stop_rates(NULL, 0);
   stop_kafka_faults(NULL, 0);
   sim_kafka.stray = false;
+  hold.on = false;
+  sim_topic_find(SIM_TOPIC)->away_until_us = 0;
   sim_kafka.away_until_us = sim_kafka.hold_acks_until_us = sim_kafka.queue_full_until_us = 0;
   if (sim_redis.other)
     end_split(NULL, (int64_t)sim_redis.epoch);
@@ -423,6 +517,8 @@ static void scenario(void) {
   sim_kafka_reset();
   sim_kafka.session_us = sim_between(2, 5) * 1000000;
   calm = false;
+  memset(&hold, 0, sizeof hold);
+  renewals = 0;
   live_count = sim_chance(20) ? 1 : (int)sim_between(2, LIVE);
   const bool trends = sim_chance(20), cooperative = sim_chance(30), kept = sim_chance(80);
   const char *chosen = of_list(windows, 2);

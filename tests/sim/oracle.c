@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/counters.h"
 #include "common/entry.h"
+#include "consumer/scripts.h"
 #include "consumer/state.h"
 
 #include <inttypes.h>
@@ -32,10 +33,18 @@ typedef struct {
   int64_t second;
 } truth;
 
+/* What a partition's position has gone through since its genesis: stretches of offsets that were counted, each in one era of the log. Within
+ * one incarnation they rise; what lies between two of them is a gap (negative where offsets begin anew). The last one is open. */
 typedef struct {
-  int64_t from[16], to[16];
-  int count;
-} gaps;
+  int64_t incarnation, from, to;
+  int64_t era;
+} stretch;
+
+enum { STRETCHES = 24, PASTS = 128 };
+typedef struct {
+  stretch at[STRETCHES];
+  size_t count;
+} past;
 
 static struct {
   const livenps_settings *settings;
@@ -50,12 +59,14 @@ static struct {
   const void *log_was, *meta_was, *positions_was, *snapshot_was;
   const sim_field *positions_before;
   size_t positions_before_count;
-  /* Every set of gaps that a partition has had, in whatever log: a snapshot in Kafka may be of one that Redis has lost. */
-  gaps known[PARTITIONS][64];
-  int known_count[PARTITIONS];
+  livenps_entry_id covered; /* by the publish that runs */
   char head_before[48], nonce_before[40], lineage_before[40];
   uint64_t serial;
 } o;
+
+/* Every past that a partition has had, in whatever log: a snapshot in Kafka may be of one that Redis has lost. */
+static past known[PARTITIONS][PASTS];
+static size_t known_count[PARTITIONS];
 
 static void key_of(char out[80], const char *name) {
   snprintf(out, 80, "nps:{" SIM_NAMESPACE "}:%s", name);
@@ -63,6 +74,7 @@ static void key_of(char out[80], const char *name) {
 
 void sim_oracle_reset(const livenps_settings *settings) {
   memset(&o, 0, sizeof o);
+  memset(known_count, 0, sizeof known_count);
   o.settings = settings;
   for (; o.window_count < settings->windows.count && o.window_count < WINDOWS; o.window_count++)
     livenps_window_parse(settings->windows.at[o.window_count], &o.windows[o.window_count], NULL);
@@ -226,13 +238,9 @@ static void count_record(const sim_record *record, worth *to) {
   }
 }
 
-/* Offsets from a to b, without those of the gap [c, d). */
-static worth recount(const sim_partition *partition, int64_t a, int64_t b, int64_t c, int64_t d) {
-  worth all = {0};
-  for (int64_t i = a; i < b; i++)
-    if (i < c || i >= d)
-      count_record(&partition->at[i], &all);
-  return all;
+static void count_all(const sim_partition *log, int64_t from, int64_t to, worth *all) {
+  for (int64_t i = from; i < to; i++)
+    count_record(&log->at[i], all);
 }
 
 static bool same_worth(const worth *a, const worth *b) {
@@ -253,65 +261,122 @@ static int partition_of(const char *field, size_t length) {
   return number;
 }
 
-/* -1 where there is none. */
-static void read_positions(const sim_field *fields, size_t count, int64_t out[PARTITIONS]) {
+/* next -1 where there is none. */
+static void read_positions(const sim_field *fields, size_t count, livenps_position out[PARTITIONS]) {
   for (int p = 0; p < PARTITIONS; p++)
-    out[p] = -1;
+    out[p] = (livenps_position){.next = -1};
   for (size_t i = 0; i < count; i++)
-    out[partition_of(fields[i].name->bytes, fields[i].name->length)] =
-        strtoll(fields[i].value->bytes, NULL, 10);
+    if (livenps_position_parse((livenps_text){fields[i].value->bytes, fields[i].value->length},
+                               &out[partition_of(fields[i].name->bytes, fields[i].name->length)]))
+      sim_fail("I1", "the position %s cannot be read", fields[i].value->bytes);
 }
 
-static void stored_positions(const sim_db *db, int64_t out[PARTITIONS]) {
+static void stored_positions(const sim_db *db, livenps_position out[PARTITIONS]) {
   size_t count;
   const sim_field *fields = sim_db_fields(db, o.positions, &count);
   read_positions(fields, count, out);
 }
 
-/* Notes: "s<partition>" the first offset of this lineage, "g<partition>" gaps as "from-to,". */
-static int64_t noted_start(const sim_db *db, int partition) {
-  char field[16];
-  snprintf(field, sizeof field, "s%d", partition);
-  const sim_blob *text = sim_db_field(db, o.notes, field);
-  return text ? strtoll(text->bytes, NULL, 10) : -1;
-}
+/* ---- what became of a partition ------------------------------------------------------------------------------------------------------- */
 
-static gaps noted_gaps(const sim_db *db, int partition) {
+/* Notes beside the data: "p<partition>" its past. */
+static past noted(const sim_db *db, int partition) {
   char field[16];
-  gaps found = {.count = 0};
-  snprintf(field, sizeof field, "g%d", partition);
+  past found = {.count = 0};
+  snprintf(field, sizeof field, "p%d", partition);
   const sim_blob *text = sim_db_field(db, o.notes, field);
-  for (const char *at = text ? text->bytes : ""; *at && found.count < 16; found.count++) {
-    char *end;
-    found.from[found.count] = strtoll(at, &end, 10);
-    found.to[found.count] = strtoll(end + 1, &end, 10);
-    at = end + 1;
+  for (char *at = text ? (char *)(uintptr_t)text->bytes : ""; *at; at++) {
+    stretch *each = &found.at[found.count++];
+    each->incarnation = strtoll(at, &at, 10);
+    each->era = strtoll(at + 1, &at, 10);
+    each->from = strtoll(at + 1, &at, 10);
+    each->to = strtoll(at + 1, &at, 10);
   }
   return found;
 }
 
-static void note_gap(sim_db *db, int partition, int64_t from, int64_t to) {
-  char field[16], text[700];
-  snprintf(field, sizeof field, "g%d", partition);
-  const sim_blob *before = sim_db_field(db, o.notes, field);
-  snprintf(text, sizeof text, "%.600s%" PRId64 "-%" PRId64 ",", before ? before->bytes : "", from, to);
+static void note(sim_db *db, int partition, const past *what) {
+  char field[16], text[STRETCHES * 80];
+  size_t length = 0;
+  for (size_t i = 0; i < what->count; i++)
+    length += (size_t)snprintf(text + length, sizeof text - length,
+                               "%" PRId64 ":%" PRId64 ":%" PRId64 ":%" PRId64 ",", what->at[i].incarnation,
+                               what->at[i].era, what->at[i].from, what->at[i].to);
+  snprintf(field, sizeof field, "p%d", partition);
   sim_db_note(db, o.notes, field, text);
-  if (o.known_count[partition] < 64)
-    o.known[partition][o.known_count[partition]++] = noted_gaps(db, partition);
+  if (known_count[partition] == PASTS)
+    sim_fail("simulator", "a partition has more pasts than the oracle can keep");
+  known[partition][known_count[partition]++] = *what;
 }
 
-static void note_start(sim_db *db, int partition, int64_t start) {
-  char field[16], text[24];
-  snprintf(field, sizeof field, "s%d", partition);
-  snprintf(text, sizeof text, "%" PRId64, start);
-  sim_db_note(db, o.notes, field, text);
+/* The partition goes on from here: at `next` of the incarnation before, at `from` of an era. */
+static void go_on(past *what, int64_t incarnation, int era, int64_t next, int64_t from) {
+  if (what->count == STRETCHES)
+    sim_fail("simulator", "a partition has a longer past than the oracle can keep");
+  if (what->count)
+    what->at[what->count - 1].to = next;
+  what->at[what->count++] = (stretch){incarnation, from, INT64_MAX, era};
 }
 
-static bool counted(const gaps *gaps, int64_t offset) {
-  for (int i = 0; i < gaps->count; i++)
-    if (offset >= gaps->from[i] && offset < gaps->to[i])
-      return false;
-  return true;
+/* How much of a stretch lies below a position; -1: none of it, not even its gap. */
+static int64_t reached(const stretch *each, const livenps_position *at) {
+  if (each->incarnation > at->incarnation || (each->incarnation == at->incarnation && each->from > at->next))
+    return -1;
+  return each->incarnation < at->incarnation || each->to < at->next ? each->to : at->next;
+}
+
+/* All that a partition has counted at a position, and what the gaps are together. */
+static worth worth_at(const past *what, int partition, const livenps_position *at, int64_t *gap) {
+  worth all = {0};
+  int64_t end = what->count ? what->at[0].from : 0;
+  *gap = 0;
+  for (size_t i = 0; i < what->count && reached(&what->at[i], at) >= 0; i++) {
+    const stretch *each = &what->at[i];
+    *gap += each->from - end;
+    end = reached(each, at);
+    count_all(sim_era(&o.topic->at[partition], (int)each->era), each->from, end, &all);
+  }
+  return all;
+}
+
+/* The era in which a position stands. */
+static const sim_partition *era_at(const past *what, int partition, const livenps_position *at) {
+  int era = 0;
+  for (size_t i = 0; i < what->count && reached(&what->at[i], at) >= 0; i++)
+    era = (int)what->at[i].era;
+  return sim_era(&o.topic->at[partition], era);
+}
+
+/* Below this offset two eras of a partition have the same records. */
+static int64_t shared(const sim_partition *newer, const sim_partition *older) {
+  int64_t below = INT64_MAX;
+  for (; newer != older; newer = newer->before)
+    below = newer->kept < below ? newer->kept : below;
+  return below;
+}
+
+/* Whether an anchor shows that this is not the log that it was taken from. What stands behind docs/guarantees.md, "Which topic it is, where no
+ * record tells". */
+static bool tells(const livenps_anchor *anchor, const sim_partition *log) {
+  if (!anchor->there || anchor->offset < log->low)
+    return false;
+  if (anchor->offset >= log->count)
+    return true;
+  const sim_record *record = &log->at[anchor->offset];
+  if (record->standing == SIM_MARKER)
+    return false;
+  const livenps_anchor here =
+      livenps_anchor_of(anchor->offset, record->timestamp_ms, (livenps_text){record->key, record->key_size},
+                        (livenps_text){record->value, record->value_size});
+  return !livenps_anchor_same(anchor, &here);
+}
+
+/* Whether a position of an older era may be read on in a newer one as if nothing had been: it is the same up to there, or nothing that is
+ * stored could tell. */
+static bool reads_on(const livenps_position *at, const sim_partition *older, const sim_partition *newer) {
+  if (older == newer || at->next <= shared(newer, older))
+    return true;
+  return at->next <= newer->count && !tells(&at->anchor, newer) && !tells(&at->root, newer);
 }
 
 /* ---- views ---------------------------------------------------------------------------------------------------------------------------- */
@@ -323,32 +388,37 @@ static int64_t floor_to(int64_t value, int64_t step) {
   return value - value % step; /* none is negative here */
 }
 
-static void total_up(const sim_db *db, const int64_t positions[PARTITIONS], int64_t clock_ms) {
+static void add_to_totals(const sim_record *record, int64_t clock_ms) {
+  const truth *what = record->standing == SIM_STABLE ? &o.at[record->truth] : NULL;
+  if (!what || what->fate != LIVENPS_ACCEPTED || what->second > clock_ms / 1000)
+    return;
+  int raised[2];
+  const int count = counters_of(what, raised);
+  for (size_t w = 0; w < o.window_count; w++) {
+    const livenps_window *window = &o.windows[w];
+    const int64_t end_ms = floor_to(clock_ms, window->slice_ms) + window->slice_ms;
+    const int64_t slice_ms = floor_to(what->second * 1000, window->slice_ms);
+    const int when = slice_ms >= end_ms - window->length_ms       ? 0
+                     : slice_ms >= end_ms - 2 * window->length_ms ? 1
+                                                                  : 2;
+    for (int k = 0; when < 2 && k < count; k++) {
+      totals[w][what->touchpoint][when][raised[k]]++;
+      totals[w][TOUCHPOINTS][when][raised[k]]++;
+    }
+  }
+}
+
+static void total_up(const sim_db *db, const livenps_position positions[PARTITIONS], int64_t clock_ms) {
   memset(totals, 0, sizeof totals);
   for (int p = 0; p < o.topic->count; p++) {
-    const sim_partition *partition = &o.topic->at[p];
-    const int64_t start = noted_start(db, p);
-    const gaps gone = noted_gaps(db, p);
-    for (int64_t i = start < 0 ? 0 : start; i < positions[p]; i++) {
-      if (partition->at[i].standing != SIM_STABLE || !counted(&gone, i))
-        continue;
-      const truth *what = &o.at[partition->at[i].truth];
-      if (what->fate != LIVENPS_ACCEPTED || what->second > clock_ms / 1000)
-        continue;
-      int raised[2];
-      const int count = counters_of(what, raised);
-      for (size_t w = 0; w < o.window_count; w++) {
-        const livenps_window *window = &o.windows[w];
-        const int64_t end_ms = floor_to(clock_ms, window->slice_ms) + window->slice_ms;
-        const int64_t slice_ms = floor_to(what->second * 1000, window->slice_ms);
-        const int when = slice_ms >= end_ms - window->length_ms       ? 0
-                         : slice_ms >= end_ms - 2 * window->length_ms ? 1
-                                                                      : 2;
-        for (int k = 0; when < 2 && k < count; k++) {
-          totals[w][what->touchpoint][when][raised[k]]++;
-          totals[w][TOUCHPOINTS][when][raised[k]]++;
-        }
-      }
+    if (positions[p].next < 0)
+      continue;
+    const past was = noted(db, p);
+    for (size_t i = 0; i < was.count; i++) {
+      const sim_partition *log = sim_era(&o.topic->at[p], (int)was.at[i].era);
+      const int64_t end = reached(&was.at[i], &positions[p]);
+      for (int64_t k = was.at[i].from; k < end; k++)
+        add_to_totals(&log->at[k], clock_ms);
     }
   }
 }
@@ -427,41 +497,28 @@ static void health_positions(const sim_db *db, int64_t out[PARTITIONS]) {
 }
 
 /* Whoever says `complete` has read everything that was there when the lag it allows began. */
-static void check_complete(const int64_t positions[PARTITIONS], int64_t clock_ms) {
+static void check_complete(const sim_db *db, const livenps_position positions[PARTITIONS], int64_t clock_ms) {
   enum { SLACK_MS = 6000 }; /* publishers' clocks are off by a second, ends are known for two, ... */
   const int64_t until_us = (clock_ms - SIM_EPOCH_MS - o.settings->complete_lag_ms - SLACK_MS) * 1000;
   if (sim_faults[SIM_CLOCK])
     return;
+  livenps_position stored[PARTITIONS];
+  stored_positions(db, stored);
   for (int p = 0; p < o.topic->count; p++) {
-    const sim_partition *partition = &o.topic->at[p];
-    for (int64_t i = positions[p] < 0 ? 0 : positions[p]; i < partition->count; i++)
-      if (partition->at[i].appended_us < until_us)
+    const sim_partition *log = &o.topic->at[p];
+    const past was = noted(db, p);
+    int64_t next = positions[p].next < 0 ? 0 : positions[p].next;
+    const sim_partition *read = era_at(&was, p, &positions[p]);
+    if (!reads_on(&positions[p], read, log) &&
+        (stored[p].incarnation != positions[p].incarnation || !reads_on(&stored[p], read, log)))
+      next = shared(log, read);
+    for (int64_t i = next; i < log->count; i++)
+      if (log->at[i].appended_us < until_us)
         sim_fail("complete",
                  "health says complete=1, but offset %" PRId64
                  " of partition %d, appended at %.3f s, is not read",
-                 i, p, (double)partition->at[i].appended_us / 1e6);
+                 i, p, (double)log->at[i].appended_us / 1e6);
   }
-}
-
-static void check_views(const sim_db *db) {
-  int64_t positions[PARTITIONS], stored[PARTITIONS];
-  const int64_t clock_ms = health_number(db, "as_of_ms", -1);
-  if (clock_ms < 0)
-    sim_fail("I4", "health without as_of_ms");
-  if (clock_ms > o.newest_clock_ms)
-    sim_fail("I4", "health's clock is %" PRId64 " ms ahead of Redis TIME", clock_ms - o.newest_clock_ms);
-  health_positions(db, positions);
-  stored_positions(db, stored);
-  for (int p = 0; p < PARTITIONS; p++)
-    if (positions[p] > stored[p])
-      sim_fail("I4", "health shows partition %d read up to %" PRId64 ", stored is %" PRId64, p, positions[p],
-               stored[p]);
-  total_up(db, positions, clock_ms);
-  for (size_t w = 0; w < o.window_count; w++)
-    for (int series = 0; series <= TOUCHPOINTS; series++)
-      check_view(db, w, series);
-  if (health_number(db, "complete", 0))
-    check_complete(positions, clock_ms);
 }
 
 /* ---- what is stored ---------------------------------------------------------------------------------------------------------------------- */
@@ -532,33 +589,29 @@ static int compare_view(void *opaque, const livenps_view *view) {
   return 0;
 }
 
-static void check_snapshot(const sim_db *db, const int64_t positions[PARTITIONS]) {
+static void check_snapshot(const sim_db *db, const livenps_position positions[PARTITIONS]) {
   livenps_state *state;
   size_t count;
   load_snapshot(db, &state);
   const livenps_partition *ledger = livenps_state_partitions(state, &count);
   size_t expected = 0;
   for (int p = 0; p < PARTITIONS; p++)
-    expected += positions[p] >= 0;
+    expected += positions[p].next >= 0;
   if (count != expected)
     sim_fail("I1", "the stored snapshot knows %zu partitions, the log %zu at the entry it covers", count,
              expected);
   for (size_t i = 0; i < count; i++) {
     const livenps_partition *line = &ledger[i];
     const int p = line->partition;
-    if (line->position.next != positions[p])
+    if (line->position.next != positions[p].next || line->position.incarnation != positions[p].incarnation)
       sim_fail("I1",
-               "the stored snapshot is at offset %" PRId64
-               " of partition %d, the entry that it covers at %" PRId64,
-               line->position.next, p, positions[p]);
-    const gaps gone = noted_gaps(db, p);
-    worth all = {0};
-    int64_t gap = 0;
-    for (int64_t k = noted_start(db, p); k < positions[p]; k++)
-      if (counted(&gone, k))
-        count_record(&o.topic->at[p].at[k], &all);
-      else
-        gap++;
+               "the stored snapshot is at offset %" PRId64 " of partition %d (incarnation %" PRId64
+               "), the entry that it covers at %" PRId64 " (%" PRId64 ")",
+               line->position.next, p, line->position.incarnation, positions[p].next,
+               positions[p].incarnation);
+    const past was = noted(db, p);
+    int64_t gap;
+    const worth all = worth_at(&was, p, &positions[p], &gap);
     worth is = {.accepted = line->accepted, .late = line->late, .holes = line->holes, .sum = all.sum};
     memcpy(is.rejected, line->rejected, sizeof is.rejected);
     if (!same_worth(&is, &all) || line->gap != gap)
@@ -583,6 +636,50 @@ static void check_snapshot(const sim_db *db, const int64_t positions[PARTITIONS]
   livenps_state_free(state);
 }
 
+/* From the newest entry back to another one: the positions there. Entries must continue one another. false: it is not in the log. */
+static bool positions_at(const sim_db *db, const char *id, const char *nonce,
+                         livenps_position positions[PARTITIONS]) {
+  size_t count;
+  const sim_item *items = sim_db_items(db, o.log, &count);
+  const char *lineage = text_of(db, o.meta, "lineage");
+  for (size_t i = count; i--;) {
+    char at[48], before[48];
+    item_id(&items[i], at);
+    if (strcmp(item_field(&items[i], "l")->bytes, lineage))
+      sim_fail("log", "entry %s is of another lineage", at);
+    if (!strcmp(at, id) && !strcmp(item_field(&items[i], "n")->bytes, nonce))
+      return true;
+    if (!i)
+      break;
+    item_id(&items[i - 1], before);
+    if (strcmp(before, item_field(&items[i], "p")->bytes) ||
+        strcmp(item_field(&items[i - 1], "n")->bytes, item_field(&items[i], "q")->bytes))
+      sim_fail("log", "entry %s does not name the one before it", at);
+    livenps_entry entry = {0};
+    decode(&items[i], &entry);
+    for (size_t k = 0; k < entry.advance_count; k++) {
+      const livenps_advance *advance = &entry.advances[k];
+      const int p = advance_partition(advance);
+      if (positions[p].next != advance->to ||
+          positions[p].incarnation != advance->incarnation + advance->restart)
+        sim_fail("I1",
+                 "entry %s ends at offset %" PRId64 " of partition %d (incarnation %" PRId64
+                 "), the next one begins at %" PRId64 " (%" PRId64 ")",
+                 at, advance->to, p, advance->incarnation + advance->restart, positions[p].next,
+                 positions[p].incarnation);
+      /* Began with this entry: nothing is known before. */
+      positions[p] = (livenps_position){.next = advance->from, .incarnation = advance->incarnation};
+      char field[16];
+      snprintf(field, sizeof field, "e%d", p);
+      const sim_blob *began = sim_db_field(db, o.notes, field);
+      if (began && !strcmp(began->bytes, at))
+        positions[p].next = -1;
+    }
+    livenps_entry_free(&entry);
+  }
+  return false;
+}
+
 void sim_oracle_stored(const sim_db *db) {
   if (!sim_db_exists(db, o.meta) || !sim_db_exists(db, o.log))
     return; /* nothing, or what will be begun anew */
@@ -599,43 +696,39 @@ void sim_oracle_stored(const sim_db *db) {
   if (strcmp(id, text_of(db, o.meta, "head")) ||
       strcmp(item_field(&items[count - 1], "n")->bytes, text_of(db, o.meta, "head_nonce")))
     sim_fail("log", "its last entry is %s, meta names %s", id, text_of(db, o.meta, "head"));
-  int64_t positions[PARTITIONS];
+  livenps_position positions[PARTITIONS];
   stored_positions(db, positions);
-  for (size_t i = count; i--;) {
-    item_id(&items[i], id);
-    if (strcmp(item_field(&items[i], "l")->bytes, lineage))
-      sim_fail("log", "entry %s is of another lineage", id);
-    if (!strcmp(id, text_of(db, o.snapshot, "entry")) &&
-        !strcmp(item_field(&items[i], "n")->bytes, text_of(db, o.snapshot, "nonce"))) {
-      check_snapshot(db, positions);
-      return;
-    }
-    if (!i)
-      break;
-    char before[48];
-    item_id(&items[i - 1], before);
-    if (strcmp(before, item_field(&items[i], "p")->bytes) ||
-        strcmp(item_field(&items[i - 1], "n")->bytes, item_field(&items[i], "q")->bytes))
-      sim_fail("log", "entry %s does not name the one before it", id);
-    livenps_entry entry = {0};
-    decode(&items[i], &entry);
-    for (size_t k = 0; k < entry.advance_count; k++) {
-      const livenps_advance *advance = &entry.advances[k];
-      const int p = advance_partition(advance);
-      if (positions[p] != advance->to)
-        sim_fail("I1", "entry %s ends at offset %" PRId64 " of partition %d, the next one begins at %" PRId64,
-                 id, advance->to, p, positions[p]);
-      /* Began with this entry: nothing is known before. */
-      positions[p] = advance->from;
-      char field[16];
-      snprintf(field, sizeof field, "e%d", p);
-      const sim_blob *began = sim_db_field(db, o.notes, field);
-      if (began && !strcmp(began->bytes, id))
-        positions[p] = -1;
-    }
-    livenps_entry_free(&entry);
-  }
-  sim_fail("snapshot", "it covers entry %s, which the log no longer holds", text_of(db, o.snapshot, "entry"));
+  if (!positions_at(db, text_of(db, o.snapshot, "entry"), text_of(db, o.snapshot, "nonce"), positions))
+    sim_fail("snapshot", "it covers entry %s, which the log no longer holds",
+             text_of(db, o.snapshot, "entry"));
+  check_snapshot(db, positions);
+}
+
+/* ---- what is published ------------------------------------------------------------------------------------------------------------------------ */
+
+static void check_views(const sim_db *db) {
+  int64_t shown[PARTITIONS];
+  livenps_position positions[PARTITIONS];
+  const int64_t clock_ms = health_number(db, "as_of_ms", -1);
+  if (clock_ms < 0)
+    sim_fail("I4", "health without as_of_ms");
+  if (clock_ms > o.newest_clock_ms)
+    sim_fail("I4", "health's clock is %" PRId64 " ms ahead of Redis TIME", clock_ms - o.newest_clock_ms);
+  health_positions(db, shown);
+  stored_positions(db, positions);
+  if (!positions_at(db, o.covered.id, o.covered.nonce, positions))
+    sim_fail("I4", "what is published covers entry %s, which the log does not hold", o.covered.id);
+  for (int p = 0; p < PARTITIONS; p++)
+    if (shown[p] != positions[p].next)
+      sim_fail("I4",
+               "health shows partition %d read up to %" PRId64 ", at the entry that it covers it is %" PRId64,
+               p, shown[p], positions[p].next);
+  total_up(db, positions, clock_ms);
+  for (size_t w = 0; w < o.window_count; w++)
+    for (int series = 0; series <= TOUCHPOINTS; series++)
+      check_view(db, w, series);
+  if (health_number(db, "complete", 0))
+    check_complete(db, positions, clock_ms);
 }
 
 /* ---- a commit -------------------------------------------------------------------------------------------------------------------------------- */
@@ -655,136 +748,256 @@ static uint64_t rows_sum(const livenps_entry *entry) {
   return all;
 }
 
-static void check_quarantined(const sim_partition *partition, int p, int64_t from, int64_t to, int64_t c,
-                              int64_t d) {
+static void check_quarantined(const sim_partition *log, int p, int64_t from, int64_t to) {
   for (int64_t i = from; i < to; i++) {
-    const sim_record *record = &partition->at[i];
-    if ((i >= c && i < d) || record->standing != SIM_STABLE || o.at[record->truth].fate != LIVENPS_REJECTED)
-      continue;
-    if (!o.at[record->truth].quarantined)
+    const sim_record *record = &log->at[i];
+    if (record->standing == SIM_STABLE && o.at[record->truth].fate == LIVENPS_REJECTED &&
+        !o.at[record->truth].quarantined)
       sim_fail("I8", "a commit passes the rejected record %d/%" PRId64 ", which is not in quarantine", p, i);
   }
 }
 
-/* One line of an entry against the records. Adds what its rows must hold. */
-static void check_advance(sim_db *db, const livenps_advance *advance, int p, uint64_t *rows) {
-  const sim_partition *partition = &o.topic->at[p];
-  const int64_t from = advance->from, to = advance->to;
-  if (from < 0 || to < from || to > sim_stable_end(partition))
-    sim_fail("I1", "a commit goes from %" PRId64 " to %" PRId64 " of partition %d, which ends at %" PRId64,
-             from, to, p, sim_stable_end(partition));
-  worth is = {.accepted = advance->accepted, .late = advance->late, .holes = advance->holes};
+/* One way in which a line of an entry can have come about: records of one era up to `left`, then records of an era from `went_on`. */
+typedef struct {
+  const sim_partition *before, *after;
+  int64_t left, went_on;
+  uint64_t sum;
+} way;
+
+enum { WAYS = 32 };
+typedef struct {
+  const livenps_advance *advance;
+  int partition;
+  way at[WAYS];
+  size_t count, chosen;
+} ways;
+
+/* Is it what the line says? Then it is one more. */
+static void try_way(ways *to, way way) {
+  const livenps_advance *advance = to->advance;
+  /* Nothing is read behind an open transaction; but where a log has lost its end, reading goes on at the end that it has, committed or not. */
+  const int64_t end = way.went_on == advance->to ? way.after->count : sim_stable_end(way.after);
+  const int64_t most = way.left == advance->from ? way.before->count : sim_stable_end(way.before);
+  if (way.left > most || way.went_on > advance->to || advance->to > end || to->count == WAYS)
+    return;
+  worth is = {.accepted = advance->accepted, .late = advance->late, .holes = advance->holes}, want = {0};
   memcpy(is.rejected, advance->rejected, sizeof is.rejected);
+  count_all(way.before, advance->from, way.left, &want);
+  count_all(way.after, way.went_on, advance->to, &want);
+  way.sum = is.sum = want.sum;
+  if (same_worth(&is, &want))
+    to->at[to->count++] = way;
+}
+
+/* On in the same incarnation. `at`: the position as it was stored. The offsets that retention took before they were read end at a start that
+ * the log has had. */
+static void ways_on(ways *to, const livenps_position *at, const sim_partition *read) {
+  const sim_partition *newest = &o.topic->at[to->partition];
+  const int64_t gap = to->advance->gap;
+  for (int era = read->era; era <= newest->era; era++) {
+    const sim_partition *log = sim_era(newest, era);
+    if (!reads_on(at, read, log))
+      continue;
+    if (!gap)
+      try_way(to, (way){log, log, to->advance->from, to->advance->from, 0});
+    for (int i = 0; gap > 0 && i < log->low_count; i++)
+      if (log->lows[i] - gap >= to->advance->from)
+        try_way(to, (way){log, log, log->lows[i] - gap, log->lows[i], 0});
+  }
+}
+
+/* Into the next incarnation, from wherever reading was: of a topic that was made anew all is read; of a log that lost its end nothing that
+ * it kept, because that is counted, and nothing ahead of where reading was. */
+static void ways_anew(ways *to, const sim_partition *read) {
+  const sim_partition *newest = &o.topic->at[to->partition];
+  for (int era = read->era + 1; era <= newest->era; era++) {
+    const sim_partition *log = sim_era(newest, era);
+    bool anew = false;
+    for (const sim_partition *each = log; each != read; each = each->before)
+      anew |= each->kept == 0;
+    const int64_t kept = shared(log, read);
+    for (int64_t left = to->advance->from; left <= sim_stable_end(read); left++) {
+      const int64_t went_on = left + to->advance->gap;
+      if (anew ? went_on == 0 : went_on >= kept && went_on <= left)
+        try_way(to, (way){read, log, left, went_on, 0});
+    }
+  }
+}
+
+/* One line of an entry against the records. */
+static void find_ways(ways *to, const livenps_position *at, const past *was) {
+  const livenps_advance *advance = to->advance;
+  const int p = to->partition;
   int64_t rejected = 0;
   for (int r = 0; r < LIVENPS_REASONS; r++)
     rejected += advance->rejected[r];
-  if (is.accepted + is.late + is.holes + rejected + advance->gap + advance->duplicate +
+  if (advance->from < 0 || (!advance->restart && advance->to < advance->from))
+    sim_fail("I1", "a commit goes from %" PRId64 " to %" PRId64 " of partition %d", advance->from,
+             advance->to, p);
+  if (advance->accepted + advance->late + advance->holes + rejected + advance->gap + advance->duplicate +
           advance->out_of_range !=
-      to - from)
+      advance->to - advance->from)
     sim_fail("I2", "a commit of partition %d passes %" PRId64 " offsets and counts another number", p,
-             to - from);
-  if (advance->duplicate || advance->out_of_range || advance->gap < 0)
+             advance->to - advance->from);
+  if (advance->duplicate || advance->out_of_range || (advance->gap < 0 && !advance->restart))
     sim_fail("I2", "a commit of partition %d counts what cannot be", p);
-  int64_t c = 0, d = 0;
-  worth want = recount(partition, from, to, 0, 0);
-  /* The offsets that retention took before they were read: they end at a start that the topic has had. */
-  bool found = !advance->gap;
-  for (int i = 0; advance->gap && !found && i < partition->low_count; i++) {
-    d = partition->lows[i], c = d - advance->gap;
-    want = recount(partition, from, to, c, d);
-    want.sum = 0;
-    found = c >= from && d <= to && same_worth(&is, &want);
-    if (found)
-      want = recount(partition, from, to, c, d);
-  }
-  if (!found)
-    sim_fail("I2", "a commit of partition %d counts a gap of %" PRId64 " that retention did not make", p,
-             advance->gap);
-  is.sum = want.sum;
-  if (!same_worth(&is, &want))
+  const sim_partition *read = era_at(was, p, at);
+  if (advance->restart)
+    ways_anew(to, read);
+  else
+    ways_on(to, at, read);
+  if (!to->count)
     sim_fail("I1",
-             "a commit of partition %d from %" PRId64 " to %" PRId64 " counts accepted %" PRId64
-             " late %" PRId64 " holes %" PRId64 ", the records are %" PRId64 " %" PRId64 " %" PRId64,
-             p, from, to, is.accepted, is.late, is.holes, want.accepted, want.late, want.holes);
-  *rows += want.sum;
-  if (c < d)
-    note_gap(db, p, c, d);
-  check_quarantined(partition, p, from, to, c, d);
+             "a commit of partition %d%s from %" PRId64 " to %" PRId64 " counts accepted %" PRId64
+             " late %" PRId64 " holes %" PRId64 " gap %" PRId64
+             ": no records are like that (it was read in era %d, kept %" PRId64 " of it, %" PRId64
+             " there now)",
+             p, advance->restart ? " begins a new incarnation and goes" : "", advance->from, advance->to,
+             advance->accepted, advance->late, advance->holes, advance->gap, read->era,
+             shared(&o.topic->at[p], read), o.topic->at[p].count);
 }
 
-static void check_commit(sim_db *db, const sim_item *item) {
-  int64_t before[PARTITIONS], after[PARTITIONS];
+/* Rows are of all partitions together: which of the ways that one partition's counts allow it was, they tell. */
+static bool choose_ways(ways *lines, size_t count, uint64_t rows) {
+  if (!count)
+    return rows == 0;
+  for (lines->chosen = 0; lines->chosen < lines->count; lines->chosen++)
+    if (choose_ways(lines + 1, count - 1, rows - lines->at[lines->chosen].sum))
+      return true;
+  return false;
+}
+
+/* What the chosen way adds to the partition's past, if it is not just more of the same. */
+static void take_way(sim_db *db, const ways *line, past *was) {
+  const way *chosen = &line->at[line->chosen];
+  const livenps_advance *advance = line->advance;
+  const int p = line->partition;
+  const stretch *last = &was->at[was->count - 1];
+  check_quarantined(chosen->before, p, advance->from, chosen->left);
+  check_quarantined(chosen->after, p, chosen->went_on, advance->to);
+  bool moved = false;
+  if (chosen->before->era != last->era && (moved = true))
+    go_on(was, advance->incarnation, chosen->before->era, advance->from, advance->from);
+  if ((advance->restart || chosen->left != chosen->went_on) && (moved = true))
+    go_on(was, advance->incarnation + advance->restart, chosen->after->era, chosen->left, chosen->went_on);
+  if (moved)
+    note(db, p, was);
+}
+
+static void check_commit(sim_db *db, const sim_process *process, const sim_item *item) {
+  livenps_position before[PARTITIONS], after[PARTITIONS];
+  past pasts[PARTITIONS];
+  ways lines[PARTITIONS];
   bool seen[PARTITIONS] = {false};
   livenps_entry entry = {0};
-  uint64_t rows = 0;
   char id[48];
   item_id(item, id);
   read_positions(o.positions_before, o.positions_before_count, before);
   stored_positions(db, after);
   decode(item, &entry);
+  if (entry.advance_count > PARTITIONS)
+    sim_fail("I1", "an entry has %zu lines", entry.advance_count);
   for (size_t i = 0; i < entry.advance_count; i++) {
     const livenps_advance *advance = &entry.advances[i];
     const int p = advance_partition(advance);
+    past *was = &pasts[p];
+    *was = noted(db, p);
     if (seen[p])
       sim_fail("I1", "an entry names partition %d twice", p);
     seen[p] = true;
-    if (before[p] < 0) {
+    if (before[p].next < 0) {
       char field[16];
-      note_start(db, p, advance->from);
+      /* Kafka may have been asked in an earlier era than it was read in: without a record nobody can tell. */
+      const sim_partition *asked = sim_era(&o.topic->at[p], process->bounds_era[p]);
+      for (const sim_partition *each = asked; each && advance->from > asked->low; each = each->before)
+        if (each->low >= advance->from)
+          asked = each;
+      before[p] = (livenps_position){.next = advance->from, .incarnation = 1};
+      *was = (past){.count = 0};
+      go_on(was, 1, asked->era, 0, advance->from);
+      note(db, p, was);
       snprintf(field, sizeof field, "e%d", p);
       sim_db_note(db, o.notes, field, id);
-      if (advance->from > o.topic->at[p].low)
+      if (advance->from > asked->low)
         sim_fail("I1", "a new partition %d is read from %" PRId64 ", it has records from %" PRId64, p,
-                 advance->from, o.topic->at[p].low);
-    } else if (before[p] != advance->from) {
-      sim_fail("I3", "a commit goes on at offset %" PRId64 " of partition %d, stored was %" PRId64,
-               advance->from, p, before[p]);
+                 advance->from, asked->low);
+    } else if (before[p].next != advance->from || before[p].incarnation != advance->incarnation) {
+      sim_fail("I3",
+               "a commit goes on at offset %" PRId64 " of partition %d (incarnation %" PRId64
+               "), stored was %" PRId64 " (%" PRId64 ")",
+               advance->from, p, advance->incarnation, before[p].next, before[p].incarnation);
     }
-    if (after[p] != advance->to)
-      sim_fail("I1", "a commit ends at offset %" PRId64 " of partition %d, stored is %" PRId64, advance->to,
-               p, after[p]);
-    check_advance(db, advance, p, &rows);
+    if (after[p].next != advance->to || after[p].incarnation != advance->incarnation + advance->restart)
+      sim_fail("I1",
+               "a commit ends at offset %" PRId64 " of partition %d (incarnation %" PRId64
+               "), stored is %" PRId64 " (%" PRId64 ")",
+               advance->to, p, advance->incarnation + advance->restart, after[p].next, after[p].incarnation);
+    lines[i] = (ways){.advance = advance, .partition = p};
+    find_ways(&lines[i], &before[p], was);
   }
   for (int p = 0; p < PARTITIONS; p++)
-    if (!seen[p] && before[p] != after[p])
+    if (!seen[p] && before[p].next != after[p].next)
       sim_fail("I1", "the position of partition %d moved without an entry", p);
-  if (rows != rows_sum(&entry))
+  if (!choose_ways(lines, entry.advance_count, rows_sum(&entry)))
     sim_fail("I1", "entry %s: its rows are not what its records are worth (%" PRIu64 " accepted)", id,
              (uint64_t)entry.row_count);
+  for (size_t i = 0; i < entry.advance_count; i++)
+    take_way(db, &lines[i], &pasts[lines[i].partition]);
   if (strcmp(item_field(item, "p")->bytes, o.head_before) ||
       strcmp(item_field(item, "q")->bytes, o.nonce_before))
     sim_fail("log", "entry %s names another predecessor than the head", id);
   livenps_entry_free(&entry);
 }
 
-/* Whether a line of a snapshot is what the records from its start are worth, without those of these gaps. */
-static bool worth_of_line(const livenps_partition *line, const gaps *gone) {
-  worth all = {0};
-  int64_t gap = 0;
-  for (int64_t i = line->start; i < line->position.next; i++)
-    if (counted(gone, i))
-      count_record(&o.topic->at[line->partition].at[i], &all);
-    else
-      gap++;
+/* ---- a genesis ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Whether a line of a snapshot is what this past is worth. */
+static bool worth_of_line(const livenps_partition *line, const past *was) {
+  int64_t gap;
+  if (!was->count || was->at[0].from != line->start ||
+      was->at[was->count - 1].incarnation < line->position.incarnation)
+    return false;
+  const worth all = worth_at(was, line->partition, &line->position, &gap);
+  const sim_partition *log = era_at(was, line->partition, &line->position);
+  if (line->position.anchor.offset < log->count && log->low == 0 && tells(&line->position.anchor, log))
+    return false;
   worth is = {.accepted = line->accepted, .late = line->late, .holes = line->holes, .sum = all.sum};
   memcpy(is.rejected, line->rejected, sizeof is.rejected);
   return gap == line->gap && same_worth(&is, &all);
 }
 
-/* A snapshot from Kafka brings its own past: which offsets it never had is found again among all gaps that there were. */
-static void note_past(sim_db *db, const livenps_partition *line) {
-  static const gaps none;
+/* A genesis begins at the topic's start, or with a snapshot from Kafka, which brings its own past: it is found again among all that there were.
+ * true: from the topic. */
+static bool note_past(sim_db *db, const sim_process *process, const livenps_partition *line) {
   const int p = line->partition;
-  const gaps *past = &none;
-  for (int i = o.known_count[p]; i-- && !worth_of_line(line, past);)
-    past = &o.known[p][i];
-  note_start(db, p, line->start);
-  for (int i = 0; i < past->count; i++)
-    if (past->to[i] <= line->position.next)
-      note_gap(db, p, past->from[i], past->to[i]);
+  for (size_t i = known_count[p]; i--;) {
+    past was = known[p][i];
+    if (line->position.next == line->start && line->position.incarnation == 1 && !line->position.anchor.there)
+      break;
+    if (!worth_of_line(line, &was))
+      continue;
+    while (was.count > 1 && reached(&was.at[was.count - 1], &line->position) < 0)
+      was.count--;
+    was.at[was.count - 1].to = INT64_MAX;
+    note(db, p, &was);
+    return false;
+  }
+  past begun = {.count = 0};
+  go_on(&begun, 1, process->bounds_era[p], 0, line->start);
+  note(db, p, &begun);
+  return true;
 }
 
-static void check_genesis(sim_db *db) {
+/* Nothing was read there yet: whether it is begun here or comes from a snapshot that began there in another era, nobody can tell. */
+static bool began_before(const livenps_partition *line) {
+  for (size_t i = 0; i < known_count[line->partition]; i++)
+    if (known[line->partition][i].at[0].from == line->start &&
+        known[line->partition][i].at[0].era < o.topic->at[line->partition].era)
+      return true;
+  return false;
+}
+
+static void check_genesis(sim_db *db, const sim_process *process) {
   int64_t longest_ms = 0;
   size_t count;
   livenps_state *state;
@@ -797,11 +1010,12 @@ static void check_genesis(sim_db *db) {
   const livenps_partition *ledger = livenps_state_partitions(state, &count);
   for (size_t k = 0; k < count; k++) {
     const livenps_partition *line = &ledger[k];
-    const sim_partition *partition = &o.topic->at[line->partition];
-    note_past(db, line);
-    for (int64_t i = partition->low; i < line->start; i++)
-      if (partition->at[i].standing == SIM_STABLE && o.at[partition->at[i].truth].fate == LIVENPS_ACCEPTED &&
-          o.at[partition->at[i].truth].second * 1000 >= since_ms)
+    if (!note_past(db, process, line))
+      continue;
+    const sim_partition *asked = sim_era(&o.topic->at[line->partition], process->bounds_era[line->partition]);
+    for (int64_t i = asked->low; i < line->start && !began_before(line); i++)
+      if (asked->at[i].standing == SIM_STABLE && o.at[asked->at[i].truth].fate == LIVENPS_ACCEPTED &&
+          o.at[asked->at[i].truth].second * 1000 >= since_ms)
         sim_fail("I1", "a genesis begins partition %d at %" PRId64 ", but offset %" PRId64 " still matters",
                  line->partition, line->start, i);
   }
@@ -816,7 +1030,7 @@ static void copy_text(char *out, size_t size, const char *text) {
 
 void sim_oracle_before(sim_db *db, const sim_process *process, int argc, const char **argv,
                        const size_t *lengths) {
-  (void)process, (void)argc, (void)argv, (void)lengths;
+  (void)process;
   const int64_t clock_ms = sim_db_time_ms(db);
   o.newest_clock_ms = clock_ms > o.newest_clock_ms ? clock_ms : o.newest_clock_ms;
   o.log_was = sim_db_identity(db, o.log);
@@ -824,6 +1038,13 @@ void sim_oracle_before(sim_db *db, const sim_process *process, int argc, const c
   o.positions_was = sim_db_identity(db, o.positions);
   o.snapshot_was = sim_db_identity(db, o.snapshot);
   o.positions_before = sim_db_fields(db, o.positions, &o.positions_before_count);
+  /* Where a publish has them, see scripts.c. */
+  const int covered = argc > 3 ? 2 + atoi(argv[2]) + 4 : argc;
+  o.covered.id[0] = o.covered.nonce[0] = 0;
+  if (covered + 1 < argc && lengths && lengths[covered] < 48 && lengths[covered + 1] < 40) {
+    copy_text(o.covered.id, sizeof o.covered.id, argv[covered]);
+    copy_text(o.covered.nonce, sizeof o.covered.nonce, argv[covered + 1]);
+  }
   copy_text(o.head_before, sizeof o.head_before, text_of(db, o.meta, "head"));
   copy_text(o.nonce_before, sizeof o.nonce_before, text_of(db, o.meta, "head_nonce"));
   copy_text(o.lineage_before, sizeof o.lineage_before, text_of(db, o.meta, "lineage"));
@@ -874,10 +1095,10 @@ void sim_oracle_after(sim_db *db, const sim_process *process, int argc, const ch
     item_id(&items[count - 1], head);
   const bool log_moved = sim_db_identity(db, o.log) != o.log_was;
   if (count && strcmp(text_of(db, o.meta, "lineage"), o.lineage_before)) {
-    check_genesis(db);
+    check_genesis(db, process);
     listed = true;
   } else if (count && strcmp(head, o.head_before)) {
-    check_commit(db, &items[count - 1]);
+    check_commit(db, process, &items[count - 1]);
   } else {
     if (sim_db_identity(db, o.positions) != o.positions_was)
       sim_fail("I1", "positions were written without an entry");
@@ -892,42 +1113,63 @@ void sim_oracle_after(sim_db *db, const sim_process *process, int argc, const ch
 
 /* ---- quarantine, the end ------------------------------------------------------------------------------------------------------------------------------ */
 
+/* What a quarantined record says it is, in one of the eras: NULL when it is not like that. */
+static truth *rejected_there(const sim_partition *log, int64_t offset, const sim_record *record,
+                             const char *reason) {
+  const sim_record *from = offset < log->count ? &log->at[offset] : NULL;
+  truth *what = from && from->truth >= 0 ? &o.at[from->truth] : NULL;
+  if (!what || what->fate != LIVENPS_REJECTED || record->value_size != from->value_size ||
+      (from->value && memcmp(record->value, from->value, from->value_size)) ||
+      strcmp(reason, livenps_reason_name((livenps_reason)what->reason)))
+    return NULL;
+  return what;
+}
+
 void sim_oracle_quarantined(const sim_record *record) {
   int p;
   long long offset;
   if (!record->key || sscanf(record->key, SIM_TOPIC "/%d/%lld", &p, &offset) != 2)
     return; /* something else that is produced */
-  if (p < 0 || p >= o.topic->count || offset < 0 || offset >= o.topic->at[p].count)
+  if (p < 0 || p >= o.topic->count || offset < 0)
     sim_fail("I8", "quarantine holds %s, which does not exist", record->key);
-  const sim_record *from = &o.topic->at[p].at[offset];
-  truth *what = from->truth >= 0 ? &o.at[from->truth] : NULL;
-  if (!what || what->fate != LIVENPS_REJECTED)
-    sim_fail("I8", "quarantine holds %s, which is no rejected record", record->key);
-  if (record->value_size != from->value_size ||
-      (from->value && memcmp(record->value, from->value, from->value_size)))
-    sim_fail("I8", "quarantine holds %s with another value", record->key);
   const char *reason = "";
   for (size_t i = 0; i < record->header_count; i++)
     if (!strcmp(record->headers[i].name, "livenps-reason"))
       reason = record->headers[i].value;
-  if (strcmp(reason, livenps_reason_name((livenps_reason)what->reason)))
-    sim_fail("I8", "quarantine holds %s with the reason %s, it is %s", record->key, reason,
-             livenps_reason_name((livenps_reason)what->reason));
-  what->quarantined = true;
+  for (const sim_partition *log = &o.topic->at[p]; log; log = log->before) {
+    truth *what = rejected_there(log, offset, record, reason);
+    if (what) {
+      what->quarantined = true;
+      return;
+    }
+  }
+  sim_fail("I8", "quarantine holds %s with the reason %s: no rejected record with that value was there",
+           record->key, reason);
+}
+
+int64_t sim_oracle_root(const sim_db *db, int partition) {
+  livenps_position stored[PARTITIONS];
+  stored_positions(db, stored);
+  return stored[partition].next >= 0 && stored[partition].root.there ? stored[partition].root.offset : -1;
 }
 
 static const char *missing(const sim_db *db, int *partition) {
-  int64_t stored[PARTITIONS], shown[PARTITIONS];
+  int64_t shown[PARTITIONS];
+  livenps_position stored[PARTITIONS];
   if (!sim_db_exists(db, o.meta))
     return "the namespace is not begun";
   stored_positions(db, stored);
   health_positions(db, shown);
   for (*partition = 0; *partition < o.topic->count; ++*partition) {
-    const int64_t end = sim_stable_end(&o.topic->at[*partition]);
-    if (stored[*partition] != end)
+    const sim_partition *log = &o.topic->at[*partition];
+    const int64_t end = sim_stable_end(log);
+    const past was = noted(db, *partition);
+    if (stored[*partition].next != end)
       return "the stored position is not at the end";
     if (shown[*partition] != end)
       return "health does not show the end";
+    if (!reads_on(&stored[*partition], era_at(&was, *partition, &stored[*partition]), log))
+      return "the stored position is of a log that is no longer there";
   }
   *partition = -1;
   if (health_number(db, "complete", 0) != 1)
@@ -943,11 +1185,11 @@ bool sim_oracle_caught_up(const sim_db *db) {
 void sim_oracle_explain(const sim_db *db, char *out, size_t size) {
   int p = -1;
   const char *what = missing(db, &p);
-  int64_t stored[PARTITIONS];
+  livenps_position stored[PARTITIONS];
   stored_positions(db, stored);
   size_t used =
       (size_t)snprintf(out, size, "%s; partition %d of %d, stored %" PRId64 ", end %" PRId64 "; health:",
-                       what ? what : "nothing is missing", p, o.topic->count, p >= 0 ? stored[p] : 0,
+                       what ? what : "nothing is missing", p, o.topic->count, p >= 0 ? stored[p].next : 0,
                        p >= 0 ? sim_stable_end(&o.topic->at[p]) : 0);
   size_t count;
   const sim_field *fields = sim_db_fields(db, o.health, &count);

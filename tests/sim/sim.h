@@ -39,6 +39,9 @@ typedef struct sim_process {
   int crash_at;       /* 1: before the script ran, 2: after it, before the reply */
   int64_t stop_at_us; /* stopped for so long just before it sends the next commit */
   bool late_commit;   /* the next one is carried out after it has given up waiting */
+  /* Of each partition of the topic: when its end was asked for last, and in which era its bounds were. */
+  int64_t end_asked_us[64];
+  int bounds_era[64];
 } sim_process;
 
 extern sim_process sim_processes[SIM_PROCESSES];
@@ -106,6 +109,8 @@ void *sim_keep(size_t size);
   X(STRAY, "stale records")                                                                                  \
   X(RETENTION, "retention passes")                                                                           \
   X(PARTITION, "partition added")                                                                            \
+  X(ANEW, "topic made anew")                                                                                 \
+  X(CUT, "log loses its end")                                                                                \
   X(UNACKED, "quarantine not acknowledged")                                                                  \
   X(REFUSED, "quarantine refuses")                                                                           \
   X(ABORTED, "aborted transaction")                                                                          \
@@ -205,25 +210,34 @@ typedef struct {
   int64_t timestamp_ms, appended_us;
   int truth; /* index into the oracle's records, -1 none */
 } sim_record;
-typedef struct {
+typedef struct sim_partition {
   sim_record *at; /* by offset, from 0: nothing is forgotten, `low` says what retention took */
   int64_t count, capacity, low;
   int64_t lows[16]; /* what low has been */
   int low_count;
   int64_t opened;        /* first offset of the open transaction, -1 none */
   int64_t away_until_us; /* its leader */
+  /* How often its offsets have begun to mean other records, and what it was before (never changed). What is below `kept` is still the
+   * same: all that an election left of the log; nothing of a topic that was made anew. */
+  int era;
+  const struct sim_partition *before;
+  int64_t kept, renewed_us;
 } sim_partition;
 typedef struct {
   char name[250];
   sim_partition at[64];
   int count;
-  char policy[32]; /* cleanup.policy */
+  char policy[32];       /* cleanup.policy */
+  int64_t away_until_us; /* deleted until then */
 } sim_topic;
 sim_topic *sim_topic_find(const char *name); /* NULL: none */
 sim_topic *sim_topic_make(const char *name, int partitions);
 int64_t sim_append(sim_topic *topic, int partition, const sim_record *record); /* its offset */
 int64_t sim_stable_end(const sim_partition *partition);
 void sim_retain(sim_partition *partition, int64_t low); /* forgets what lies before */
+/* A new era: the log ends at `kept` now; anew: it begins at 0, empty. */
+void sim_renew(sim_partition *partition, bool anew, int64_t kept);
+const sim_partition *sim_era(const sim_partition *partition, int era);
 
 typedef struct {
   int64_t away_until_us;
@@ -238,6 +252,8 @@ extern sim_kafka_cluster sim_kafka;
 void sim_kafka_reset(void);
 void sim_kafka_rebalance(void); /* every group, for no reason */
 void sim_kafka_process_died(sim_process *process);
+/* Whoever reads the partition has asked for its end since then, and has tried to fetch. */
+bool sim_kafka_looked(int partition, int64_t since_us);
 
 /* ---- the truth (oracle.c) ------------------------------------------------------------------------------------------------ */
 
@@ -258,5 +274,7 @@ void sim_oracle_stored(const sim_db *db);
 bool sim_oracle_caught_up(const sim_db *db);
 void sim_oracle_explain(const sim_db *db, char *out, size_t size); /* what is missing for that */
 void sim_oracle_quarantined(const sim_record *record);
+/* The oldest record that a partition's position remembers: its offset, -1 without. */
+int64_t sim_oracle_root(const sim_db *db, int partition);
 
 #endif
