@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CLOSE_MS = 1000 /* 10 ms are usual */ };
+enum { CLOSE_MS = 500 /* 10 ms are usual */ };
 
 /* Properties that carry a promise of ours: passing them through would break it silently. */
 static const struct {

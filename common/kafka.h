@@ -28,7 +28,7 @@ int livenps_kafka_open(rd_kafka_t **out, rd_kafka_conf_t *conf, livenps_kafka_ro
  * wants otherwise, pairs of name, value, NULL-terminated; may be NULL. */
 int livenps_kafka_open_groupless(rd_kafka_t **out, const livenps_settings *settings,
                                  const char *const *config, livenps_error *error);
-/* Destroys a consumer, with flags RD_KAFKA_DESTROY_F_*, and waits a second for that at most: librdkafka 2.0.2 never ends destroying one
+/* Destroys a consumer, with flags RD_KAFKA_DESTROY_F_*, and waits half a second for that at most: librdkafka 2.0.2 never ends destroying one
  * whose topic was deleted and made anew under it (seen about once in three times), because it waits on for the partition's last reference. Then
  * it is left to the end of the process, and the answer is false. */
 bool livenps_kafka_close(rd_kafka_t *rk, int flags);

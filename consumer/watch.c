@@ -532,12 +532,10 @@ void livenps_watch_close(livenps_watch *watch) {
   watch->stop = true;
   if (watch->started)
     pthread_join(watch->thread, NULL);
-  if (watch->anchor_rk)
-    rd_kafka_destroy(watch->anchor_rk);
-  if (watch->stable_rk)
-    rd_kafka_destroy(watch->stable_rk);
-  if (watch->rk)
-    rd_kafka_destroy(watch->rk);
+  rd_kafka_t *const handles[] = {watch->anchor_rk, watch->stable_rk, watch->rk};
+  for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
+    if (handles[i])
+      livenps_kafka_close(handles[i], 0);
   pthread_mutex_destroy(&watch->lock);
   free(watch->lanes);
   free(watch);
@@ -661,7 +659,7 @@ static int read_first(livenps_watch *watch, livenps_beginning *beginnings, size_
         first_ms < 0 || first_ms > INT64_MAX / 4 ? -1 : first_ms + watch->settings->admit_future_ms;
   }
   if (rk)
-    rd_kafka_destroy(rk);
+    livenps_kafka_close(rk, 0);
   free(probes);
   return result;
 }
