@@ -842,11 +842,36 @@ static void commit_to_kafka(livenps_reader *reader) {
 
 /* -- rebalance ---------------------------------------------------------------------------------------------------- */
 
+/* Eager, an assignment takes the place of all there was. librdkafka 2.0.2 has been seen to give one without having taken the last one away
+ * (a topic that grew under load): two lanes of one partition would commit its records twice. Cooperative, what is there already is left out
+ * of the list. */
+static void forget_repeated(livenps_reader *reader, rd_kafka_topic_partition_list_t *partitions) {
+  bool repeated = false;
+  for (int i = 0; i < partitions->cnt; i++)
+    repeated |= livenps_batch_find(&reader->batch, partitions->elems[i].topic,
+                                   partitions->elems[i].partition) != NULL;
+  if (!repeated && (cooperative(reader) || !reader->batch.lane_count))
+    return;
+  livenps_log(LIVENPS_WARN, "ingest",
+              "the Kafka client library hands out partitions without having taken away those of before");
+  if (!livenps_batch_empty(&reader->batch))
+    drop(reader);
+  if (!cooperative(reader)) {
+    while (reader->batch.lane_count)
+      livenps_batch_close(&reader->batch, &reader->batch.lanes[reader->batch.lane_count - 1]);
+    return;
+  }
+  for (int i = partitions->cnt; i-- > 0;)
+    if (livenps_batch_find(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition))
+      rd_kafka_topic_partition_list_del_by_idx(partitions, i);
+}
+
 static void on_assigned(livenps_reader *reader, rd_kafka_topic_partition_list_t *partitions) {
   livenps_error error = {0};
   if (reader->batch.lane_count && !reader->adopt && livenps_reader_flush(reader, &error) &&
       !reader->fatal.code)
     outage(reader, &error);
+  forget_repeated(reader, partitions);
   const size_t kept = reader->batch.lane_count;
   for (int i = 0; i < partitions->cnt; i++)
     livenps_batch_open(&reader->batch, partitions->elems[i].topic, partitions->elems[i].partition,
