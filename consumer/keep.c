@@ -65,7 +65,8 @@ struct livenps_keep {
 static int check_topic(livenps_keep *keep, livenps_error *error) {
   static livenps_limit limit = {.interval_ms = 600000};
   static const char *const names[] = {"cleanup.policy"};
-  /* Small segments, because the one that is written to is never compacted; a manifest of many partitions is large. */
+  /* Small segments, because the one that is written to is never compacted; a manifest of many partitions is large. The broker's time,
+   * because it refuses that of a machine whose clock is wrong. */
   static const char *const config[] = {"cleanup.policy",
                                        "compact",
                                        "segment.bytes",
@@ -74,6 +75,8 @@ static int check_topic(livenps_keep *keep, livenps_error *error) {
                                        "0.1",
                                        "max.message.bytes",
                                        "10485760",
+                                       "message.timestamp.type",
+                                       "LogAppendTime",
                                        NULL};
   rd_kafka_t *rk = livenps_sender_handle(keep->sender);
   char *policy[1];

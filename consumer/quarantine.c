@@ -67,8 +67,11 @@ static void topic_name(const livenps_quarantine *quarantine, const char *topic, 
 }
 
 void livenps_quarantine_prepare(livenps_quarantine *quarantine, const livenps_settings *settings) {
-  /* Rejected records are evidence: keep them longer than the default week, and let large ones in. */
-  static const char *const config[] = {"retention.ms", "2592000000", "max.message.bytes", "10485760", NULL};
+  /* Rejected records are evidence: keep them longer than the default week, and let large ones in. The broker's time, because it refuses
+   * that of a machine whose clock is wrong, and then reading stands still. */
+  static const char *const config[] = {
+      "retention.ms",  "2592000000", "max.message.bytes", "10485760", "message.timestamp.type",
+      "LogAppendTime", NULL};
   rd_kafka_t *rk = livenps_sender_handle(quarantine->sender);
   if (livenps_embedded_cluster(rk, 5000))
     return;

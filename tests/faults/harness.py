@@ -166,10 +166,10 @@ class Stage:
             assert self.sending.flush(RECOVERY_S * cluster.PATIENCE) == 0
         self.sending = None
 
-    def send_bad(self):
-        """A record that is no event, on any partition."""
+    def send_bad(self, partition=-1):
+        """A record that is no event, on any partition unless one is named."""
         self.sent += 1
-        self._sender().produce(self.topic, b"not an event %d" % self.sent)
+        self._sender().produce(self.topic, b"not an event %d" % self.sent, partition=partition)
         self._sender().poll(0)
 
     def send_event(self, partition, client=None, told=None):

@@ -137,7 +137,7 @@ def clock_off(folder):
     return library
 
 
-@scenario("clocks", short=2, fault="one instance's clock is an hour ahead, or behind")
+@scenario("clocks", short=3, fault="one instance's clock is an hour ahead, or behind")
 def clocks(bed, count, row):
     """That instance reads and, when its turn comes, aggregates: the numbers are those of the others."""
     with bed.stage("clocks") as stage:
@@ -149,6 +149,9 @@ def clocks(bed, count, row):
             wrong = {"LD_PRELOAD": library, "CLOCK_OFF_S": str(off_s)}
             stage.kill(0)
             stage.start(0, ready=True, extra=wrong)
+            # What it rejects must reach quarantine, whatever it takes the time to be.
+            for partition in range(6):
+                stage.send_bad(partition)
             row.exact(stage)
             # Now let it aggregate: the others leave the lease to it.
             for i in (1, 2):
