@@ -807,9 +807,11 @@ static void ways_on(ways *to, const livenps_position *at, const sim_partition *r
 }
 
 /* Into the next incarnation, from wherever reading was: of a topic that was made anew all is read; of a log that lost its end nothing that
- * it kept, because that is counted, and nothing ahead of where reading was. */
-static void ways_anew(ways *to, const sim_partition *read) {
+ * it kept, because that is counted, and nothing ahead of where reading was. Where nothing was read yet since the genesis no record tells which
+ * of them it is: then all may be read. */
+static void ways_anew(ways *to, const livenps_position *at, const sim_partition *read) {
   const sim_partition *newest = &o.topic->at[to->partition];
+  const bool untouched = at->incarnation == 1 && !at->anchor.there;
   for (int era = read->era + 1; era <= newest->era; era++) {
     const sim_partition *log = sim_era(newest, era);
     bool anew = false;
@@ -818,7 +820,7 @@ static void ways_anew(ways *to, const sim_partition *read) {
     const int64_t kept = shared(log, read);
     for (int64_t left = to->advance->from; left <= sim_stable_end(read); left++) {
       const int64_t went_on = left + to->advance->gap;
-      if (anew ? went_on == 0 : went_on >= kept && went_on <= left)
+      if (anew ? went_on == 0 : (untouched && went_on == 0) || (went_on >= kept && went_on <= left))
         try_way(to, (way){read, log, left, went_on, 0});
     }
   }
@@ -843,7 +845,7 @@ static void find_ways(ways *to, const livenps_position *at, const past *was) {
     sim_fail("I2", "a commit of partition %d counts what cannot be", p);
   const sim_partition *read = era_at(was, p, at);
   if (advance->restart)
-    ways_anew(to, read);
+    ways_anew(to, at, read);
   else
     ways_on(to, at, read);
   if (!to->count)

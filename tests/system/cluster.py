@@ -210,22 +210,25 @@ class Kafka:
         return places
 
     def read_all(self, topic):
-        """Every record of the topic, by this process's own client."""
+        """Every record that is in the topic now, and perhaps newer ones, by this process's own client. Where somebody writes all the
+        time an end of partition may never be reported, and behind the last record there may be a transaction's marker: either tells."""
         from confluent_kafka import KafkaError, TopicPartition
         client = self.consumer(**{"enable.partition.eof": True})
         try:
             found = client.list_topics(topic, timeout=20).topics.get(topic)
             if not found or found.error:
                 return []
-            lows = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[0] for p in found.partitions}
-            client.assign([TopicPartition(topic, p, low) for p, low in lows.items()])
-            records, left = [], set(lows)
+            bounds = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in found.partitions}
+            client.assign([TopicPartition(topic, p, low) for p, (low, _) in bounds.items()])
+            records, left = [], set(bounds)
             deadline = time.monotonic() + 30 * PATIENCE
             while left:
                 assert time.monotonic() < deadline, "%s is not read to its end: %s" % (topic, left)
                 for message in client.consume(500, timeout=1):
                     if not message.error():
                         records.append(message)
+                        if message.offset() + 1 >= bounds[message.partition()][1]:
+                            left.discard(message.partition())
                     elif message.error().code() == KafkaError._PARTITION_EOF:
                         left.discard(message.partition())
                     else:
