@@ -140,6 +140,71 @@ int livenps_time_parse(const char *at, size_t length, int64_t *ms) {
   return 0;
 }
 
+/* Whether two times are written with the same date. */
+static bool same_date(const char *a, const char *b) {
+  uint64_t head_a, head_b;
+  uint16_t tail_a, tail_b;
+  memcpy(&head_a, a, 8);
+  memcpy(&head_b, b, 8);
+  memcpy(&tail_a, a + 8, 2);
+  memcpy(&tail_b, b + 8, 2);
+  return ((head_a ^ head_b) | (uint64_t)(tail_a ^ tail_b)) == 0;
+}
+
+/* "10:15:00" as seconds, -1 when it is not of that form. All eight bytes are looked at together: what a digit differs from '0' by is at most
+ * 9, and 0x76 more has no high bit; what a colon differs from ':' by is 0, and 0x7F more has none. */
+static int clock_time(const char *at) {
+  static const char zeros[] = "00:00:00", most[] = "vv\x7Fvv\x7Fvv";
+  uint64_t word, zero, add;
+  memcpy(&word, at, 8);
+  memcpy(&zero, zeros, 8);
+  memcpy(&add, most, 8);
+  word ^= zero;
+  if (((word + add) | word) & UINT64_C(0x8080808080808080)) {
+    return -1;
+  }
+  const int hour = (at[0] - '0') * 10 + at[1] - '0';
+  const int minute = (at[3] - '0') * 10 + at[4] - '0';
+  const int second = (at[6] - '0') * 10 + at[7] - '0';
+  return hour > 23 || minute > 59 || second > 59 ? -1 : hour * 3600 + minute * 60 + second;
+}
+
+/* "2026-11-21T10:15:00.123Z" of the remembered day, or false. */
+static bool time_of_day(const livenps_day *day, const char *at, size_t length, int64_t *ms) {
+  if (length < 20 || !day->there || at[10] != 'T' || at[length - 1] != 'Z' || !same_date(at, day->date)) {
+    return false;
+  }
+  const int seconds = clock_time(at + 11);
+  if (seconds < 0 || (length > 20 && (at[19] != '.' || length == 21))) {
+    return false;
+  }
+  int milliseconds = 0;
+  for (size_t i = 20, worth = 100; i + 1 < length; i++, worth /= 10) {
+    if (!is_digit(at[i])) {
+      return false;
+    }
+    milliseconds += (at[i] - '0') * (int)worth;
+  }
+  *ms = day->start_ms + (int64_t)seconds * 1000 + milliseconds;
+  return true;
+}
+
+int livenps_time_parse_near(livenps_day *day, const char *at, size_t length, int64_t *ms) {
+  if (time_of_day(day, at, length, ms)) {
+    return 0;
+  }
+  if (livenps_time_parse(at, length, ms) != 0) {
+    return -1;
+  }
+  if (at[length - 1] == 'Z') { /* no offset that could lead to another day */
+    static const int64_t day_ms = SECONDS_A_DAY * INT64_C(1000);
+    memcpy(day->date, at, sizeof day->date);
+    day->start_ms = first_ms + (*ms - first_ms) / day_ms * day_ms; /* first_ms begins a day */
+    day->there = true;
+  }
+  return 0;
+}
+
 /* A run of decimal digits, nothing else before `end`. */
 static int parse_number(const char *at, const char *end, int64_t *value) {
   int64_t result = 0;

@@ -12,6 +12,13 @@ int64_t livenps_monotonic_ms(void); /* CLOCK_MONOTONIC: for intervals and time-o
 /* RFC 3339: "2026-11-21T10:15:00.123Z", offsets +hh:mm, "t"/"z"/space accepted, fraction of any length cut to ms,
  * second 60 read as 59.999. Years 0001-9999. Pure. Returns 0 or -1. */
 int livenps_time_parse(const char *at, size_t length, int64_t *ms);
+/* The same, faster for one time after another of the same day: *day remembers it. {0} is empty. */
+typedef struct {
+  char date[10]; /* as it is written */
+  bool there;
+  int64_t start_ms;
+} livenps_day;
+int livenps_time_parse_near(livenps_day *day, const char *at, size_t length, int64_t *ms);
 /* RFC 3339 or a decimal number of epoch milliseconds (command lines). */
 int livenps_time_argument(const char *text, int64_t *ms);
 /* Writes "2026-11-21T10:15:00.123Z". Returns out. */

@@ -1,17 +1,63 @@
 #include "clock.h"
 #include "mapping.h"
 #include "name.h"
+#include "outline.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* The way of a record:  headers -> which form  |  bytes -> scan -> rules -> fields, in the order of livenps_field.
- * The first fault wins: of the headers, then of the bytes, then of the fields. */
+ * The first fault wins: of the headers, then of the bytes, then of the fields.
+ *
+ * A record that follows the outline of one that was accepted takes a shorter way (outline.h): its values are checked, what the rest says
+ * is known. Whatever is not as it should be there goes the whole way, so only that one rejects and says where. */
+
+/* ---- what is remembered of accepted records ---- */
+
+/* The wanted values of an outline: each field's, and what else must be looked at. */
+enum { TEXT_SOURCE = LIVENPS_FIELDS, TEXTS };
+_Static_assert((int)TEXTS < (int)LIVENPS_OUTLINE_TEXTS, "the last text is where unwanted values go");
+
+/* What every record of an outline says beside its values. */
+typedef struct {
+  livenps_type type;
+  livenps_scale scale;
+  bool structured;
+  uint16_t later; /* fields that are read as by the whole way: bits */
+  livenps_json_kind kinds[LIVENPS_FIELDS];
+} plan;
+
+enum {
+  LEARNED = 16,      /* mappings of which outlines are remembered */
+  WINDOW = 64,       /* records over which it is judged whether that pays */
+  POOR = WINDOW / 4, /* fewer of them that follow an outline: it does not, */
+  REST = 7 * WINDOW, /* so for as many records nothing is compared */
+  FAIR = WINDOW * 3 / 4,
+  PER_LESSON = 64, /* learning costs about three times as much as reading: once in so many records, */
+  LESSONS = 32,    /* and so many that were saved up */
+};
+
+/* The outlines of one mapping's records. Publishers that change theirs all the time cost a few per cent: comparing rests while it does not
+ * pay, and lessons are counted. */
+typedef struct {
+  uint64_t serial;            /* the mapping's; 0: none yet */
+  uint64_t used;              /* the decoder's record it was last asked for */
+  livenps_outlines *outlines; /* NULL until the first one is learned */
+  plan plans[LIVENPS_OUTLINES];
+  unsigned records, followed, rest; /* of this window */
+  unsigned lessons, toward;         /* left, and records toward the next one */
+} learned;
 
 struct livenps_decoder {
   livenps_scanner *scanner;
   const livenps_finds *finds;
+  learned *at[LEARNED];
+  size_t learned_count;
+  learned *last; /* the one that was asked last */
+  uint64_t records, outlined;
+  livenps_finds later; /* of a plan's later fields */
+  livenps_day day;
 };
 
 livenps_decoder *livenps_decoder_new(void) {
@@ -22,10 +68,86 @@ livenps_decoder *livenps_decoder_new(void) {
 }
 
 void livenps_decoder_free(livenps_decoder *decoder) {
-  if (decoder) {
-    livenps_scanner_free(decoder->scanner);
-    free(decoder);
+  if (!decoder) {
+    return;
   }
+  for (size_t i = 0; i < decoder->learned_count; i++) {
+    livenps_outlines_free(decoder->at[i]->outlines);
+    free(decoder->at[i]);
+  }
+  livenps_scanner_free(decoder->scanner);
+  free(decoder);
+}
+
+uint64_t livenps_decoder_short(const livenps_decoder *decoder) {
+  return decoder->outlined;
+}
+
+static void learned_reset(learned *l, uint64_t serial) {
+  livenps_outlines *outlines = l->outlines;
+  if (outlines) {
+    livenps_outlines_forget(outlines);
+  }
+  *l = (learned){.serial = serial, .outlines = outlines, .lessons = LESSONS};
+}
+
+/* What is remembered of that mapping's records, made when it is new. NULL where there are too many mappings at once. */
+static learned *learned_of(livenps_decoder *decoder, uint64_t serial) {
+  decoder->records++;
+  if (decoder->last && decoder->last->serial == serial) {
+    return decoder->last;
+  }
+  if (decoder->last) {
+    decoder->last->used = decoder->records;
+  }
+  learned *found = NULL;
+  learned *oldest = NULL;
+  for (size_t i = 0; i < decoder->learned_count; i++) {
+    learned *l = decoder->at[i];
+    found = l->serial == serial ? l : found;
+    oldest = !oldest || l->used < oldest->used ? l : oldest;
+  }
+  if (!found && decoder->learned_count < LEARNED) {
+    found = livenps_alloc(sizeof *found);
+    learned_reset(found, serial);
+    decoder->at[decoder->learned_count++] = found;
+  } else if (!found && decoder->records - oldest->used > WINDOW * LEARNED) {
+    found = oldest;
+    learned_reset(found, serial);
+  }
+  if (found) {
+    found->used = decoder->records;
+    decoder->last = found;
+  }
+  return found;
+}
+
+/* Whether this record is to be compared with outlines. */
+static inline bool comparing(learned *l) {
+  if (++l->toward >= PER_LESSON) {
+    l->toward = 0;
+    l->lessons += l->lessons < LESSONS;
+  }
+  if (l->rest > 0) {
+    l->rest--;
+    return false;
+  }
+  return true;
+}
+
+static inline void compared(learned *l, bool followed) {
+  l->followed += followed;
+  if (++l->records < WINDOW) {
+    return;
+  }
+  if (l->followed < POOR) {
+    l->rest = REST;
+  }
+  /* No room for what comes now: what was learned first need not be what is frequent. */
+  if (l->followed < FAIR && l->lessons >= LESSONS / 2 && l->outlines && livenps_outlines_full(l->outlines)) {
+    livenps_outlines_forget(l->outlines);
+  }
+  l->records = l->followed = 0;
 }
 
 /* ---- faults ---- */
@@ -212,6 +334,7 @@ static bool rule_holds(const livenps_finds *finds, const livenps_rule *rule) {
 
 typedef struct {
   livenps_scanner *scanner;
+  livenps_day *day;
   const livenps_finds *finds;
   const livenps_place *places;
   const envelope *headers;
@@ -412,6 +535,11 @@ static bool epoch_time(livenps_text text, livenps_time_format format, int64_t *m
   return p == end && *ms >= first_time_ms && *ms <= last_time_ms;
 }
 
+static inline bool time_of(livenps_day *day, livenps_text text, livenps_time_format format, int64_t *ms) {
+  return format == LIVENPS_TIME_RFC3339 ? livenps_time_parse_near(day, text.at, text.length, ms) == 0
+                                        : epoch_time(text, format, ms);
+}
+
 static livenps_reason read_time(const reader *r, int64_t *out) {
   static const char *const forms[] = {"an RFC 3339 time in a string, such as \"2026-11-21T10:15:00.123Z\"",
                                       "epoch seconds", "whole epoch milliseconds"};
@@ -424,10 +552,8 @@ static livenps_reason read_time(const reader *r, int64_t *out) {
     return missing(r, LIVENPS_FIELD_TIME, &said);
   }
   livenps_time_format format = r->places[LIVENPS_FIELD_TIME].format;
-  bool good =
-      format == LIVENPS_TIME_RFC3339
-          ? said.kind == LIVENPS_JSON_STRING && livenps_time_parse(said.text.at, said.text.length, out) == 0
-          : epoch_time(said.text, format, out);
+  bool good = (format != LIVENPS_TIME_RFC3339 || said.kind == LIVENPS_JSON_STRING) &&
+              time_of(r->day, said.text, format, out);
   return good ? LIVENPS_REASON_NONE
               : fault(r->where, LIVENPS_REASON_BAD_TIME, said.offset, "time", "must be %s", forms[format]);
 }
@@ -452,12 +578,25 @@ static livenps_reason read_scale(const reader *r, livenps_scale *out) {
   return fault(r->where, LIVENPS_REASON_UNKNOWN_SCALE, said.offset, "scale", "must be nps, csat or ces");
 }
 
+static const struct {
+  int low, high;
+} score_range[] = {
+    [LIVENPS_SCALE_NPS] = {0, 10}, [LIVENPS_SCALE_CSAT] = {1, 5}, [LIVENPS_SCALE_CES] = {1, 7}};
+
+/* -1 when it is none of that scale. */
+static inline int score_of(livenps_text text, livenps_scale scale) {
+  int score = -1;
+  if (text.length == 1 && text.at[0] >= '0' && text.at[0] <= '9') {
+    score = text.at[0] - '0';
+  } else if (text.length == 2 && text.at[0] == '1' && text.at[1] == '0') {
+    score = 10;
+  }
+  return score < score_range[scale].low || score > score_range[scale].high ? -1 : score;
+}
+
 /* Digits only, as a number or as a string: 9.0 or 1e1 are measurements, not answers, and say that a publisher
  * computes what it should pass on. */
 static livenps_reason read_score(const reader *r, livenps_scale scale, int *out) {
-  static const struct {
-    int low, high;
-  } range[] = {[LIVENPS_SCALE_NPS] = {0, 10}, [LIVENPS_SCALE_CSAT] = {1, 5}, [LIVENPS_SCALE_CES] = {1, 7}};
   field_text said;
   livenps_reason reason = read_field(r, LIVENPS_FIELD_SCORE, true, &said);
   if (reason != LIVENPS_REASON_NONE) {
@@ -466,15 +605,10 @@ static livenps_reason read_score(const reader *r, livenps_scale scale, int *out)
   if (said.kind == LIVENPS_JSON_ABSENT) {
     return missing(r, LIVENPS_FIELD_SCORE, &said);
   }
-  int score = -1;
-  if (said.text.length == 1 && said.text.at[0] >= '0' && said.text.at[0] <= '9') {
-    score = said.text.at[0] - '0';
-  } else if (said.text.length == 2 && memcmp(said.text.at, "10", 2) == 0) {
-    score = 10;
-  }
-  if (score < range[scale].low || score > range[scale].high) {
+  const int score = score_of(said.text, scale);
+  if (score < 0) {
     return fault(r->where, LIVENPS_REASON_BAD_SCORE, said.offset, "score",
-                 "must be a whole number from %d to %d", range[scale].low, range[scale].high);
+                 "must be a whole number from %d to %d", score_range[scale].low, score_range[scale].high);
   }
   *out = score;
   return LIVENPS_REASON_NONE;
@@ -550,6 +684,243 @@ static livenps_reason read_event(const reader *r, livenps_event *event) {
   return reason == LIVENPS_REASON_NONE ? read_value(r, event) : reason;
 }
 
+/* ---- the shorter way ---- */
+
+/* A name of an outline's record, absent where it is empty. False: the whole way says what is wrong. */
+static inline __attribute__((always_inline)) bool name_of(livenps_scanner *scanner,
+                                                          const livenps_place *place, livenps_text text,
+                                                          livenps_text *out) {
+  if (text.length > LIVENPS_MAX_ID / 3 && livenps_name_length(text) > LIVENPS_MAX_ID) {
+    return false;
+  }
+  if (place->lower && text.length > 0) {
+    text = fold(scanner, text);
+  }
+  *out = (livenps_text){text.length > 0 ? text.at : NULL, text.length};
+  return true;
+}
+
+static inline bool names_of(livenps_scanner *scanner, const livenps_place *places,
+                            const livenps_text texts[LIVENPS_OUTLINE_TEXTS], livenps_event *event) {
+#define NAME(field, out) name_of(scanner, &places[field], texts[field], out)
+  return NAME(LIVENPS_FIELD_ID, &event->id) &&
+         NAME(LIVENPS_FIELD_TOUCHPOINT, &event->dimensions[LIVENPS_TOUCHPOINT]) &&
+         NAME(LIVENPS_FIELD_CHANNEL, &event->dimensions[LIVENPS_CHANNEL]) &&
+         NAME(LIVENPS_FIELD_SEGMENT, &event->dimensions[LIVENPS_SEGMENT]) &&
+         NAME(LIVENPS_FIELD_STAGE, &event->dimensions[LIVENPS_STAGE]) &&
+         NAME(LIVENPS_FIELD_CUSTOMER, &event->customer);
+#undef NAME
+}
+
+/* Fields that need more than their text: the mapping's words, numbers as names, texts for what is absent. */
+static bool later_of(const reader *r, const plan *p, livenps_event *event) {
+  livenps_reason reason = LIVENPS_REASON_NONE;
+  if (p->later >> LIVENPS_FIELD_ID & 1) {
+    reason = read_name(r, LIVENPS_FIELD_ID, true, &event->id);
+  }
+  for (int d = 0; d < LIVENPS_DIMENSIONS && reason == LIVENPS_REASON_NONE; d++) {
+    if (p->later >> (LIVENPS_FIELD_TOUCHPOINT + d) & 1) {
+      reason = read_name(r, (livenps_field)(LIVENPS_FIELD_TOUCHPOINT + d), d == LIVENPS_TOUCHPOINT,
+                         &event->dimensions[d]);
+    }
+  }
+  if (reason == LIVENPS_REASON_NONE && p->later >> LIVENPS_FIELD_CUSTOMER & 1) {
+    reason = read_name(r, LIVENPS_FIELD_CUSTOMER, false, &event->customer);
+  }
+  if (reason == LIVENPS_REASON_NONE && p->later >> LIVENPS_FIELD_SCORE & 1) {
+    reason = read_score(r, event->scale, &event->score);
+  }
+  return reason == LIVENPS_REASON_NONE;
+}
+
+/* One by one: for a memset of this size compilers choose an instruction that takes longer than a name. */
+static inline void no_texts(livenps_text texts[LIVENPS_OUTLINE_TEXTS]) {
+  static const livenps_text none = {0};
+  _Static_assert(TEXTS == 12, "each of them");
+  texts[0] = texts[1] = texts[2] = texts[3] = texts[4] = texts[5] = none;
+  texts[6] = texts[7] = texts[8] = texts[9] = texts[10] = texts[11] = none;
+}
+
+/* True when the record follows an outline and is accepted: *event is what the whole way would make of it. */
+static bool decode_outlined(livenps_decoder *decoder, learned *l, const livenps_mapping *mapping, form form,
+                            livenps_text value, livenps_event *event) {
+  livenps_text texts[LIVENPS_OUTLINE_TEXTS];
+  no_texts(texts);
+  const int number = livenps_outlines_match(l->outlines, decoder->scanner, value.at, value.length, texts);
+  if (number < 0) {
+    return false;
+  }
+  const plan *p = &l->plans[number];
+  if ((form == STRUCTURED && !p->structured) || (p->structured && texts[TEXT_SOURCE].length == 0)) {
+    return false;
+  }
+  const livenps_place *places = p->structured ? mapping->data_fields : mapping->fields;
+  event->type = p->type;
+  event->scale = p->scale;
+  event->score = -1;
+  event->has_value = false;
+  event->value = 0;
+  if (!names_of(decoder->scanner, places, texts, event)) {
+    return false;
+  }
+  if (p->later) {
+    const envelope none = {.form = PLAIN};
+    const reader r = {decoder->scanner, &decoder->day, &decoder->later, places, &none, NULL};
+    memset(decoder->later.reached, 0, sizeof decoder->later.reached);
+    for (int f = 0; f < LIVENPS_FIELDS; f++) {
+      const int node = places[f].node;
+      if ((p->later >> f & 1) && p->kinds[f] != LIVENPS_JSON_ABSENT) {
+        decoder->later.reached[node >> 6] |= UINT64_C(1) << (node & 63);
+        decoder->later.found[node] = (livenps_found){p->kinds[f], texts[f], 0};
+      }
+    }
+    if (!later_of(&r, p, event)) {
+      return false;
+    }
+  }
+  if (!event->id.at || !event->dimensions[LIVENPS_TOUCHPOINT].at ||
+      !time_of(&decoder->day, texts[LIVENPS_FIELD_TIME], places[LIVENPS_FIELD_TIME].format,
+               &event->time_ms)) {
+    return false;
+  }
+  if (p->type == LIVENPS_ANSWER) {
+    if (!(p->later >> LIVENPS_FIELD_SCORE & 1)) {
+      event->score = score_of(texts[LIVENPS_FIELD_SCORE], p->scale);
+    }
+    event->has_value = texts[LIVENPS_FIELD_VALUE].at != NULL;
+    return event->score >= 0 && (!event->has_value || hundredths(texts[LIVENPS_FIELD_VALUE], &event->value));
+  }
+  return true;
+}
+
+typedef struct {
+  livenps_wanted at[LIVENPS_FIELDS + 64];
+  size_t count;
+} wishes;
+
+/* text: where the value at that node goes; -1: it must stay the same. False when one value is to be two things, which is not learned. */
+static bool wish(wishes *wanted, const livenps_finds *finds, int node, int text) {
+  const livenps_found *found = livenps_find(finds, node);
+  if (found->kind == LIVENPS_JSON_ABSENT) {
+    return true; /* and so are its keys in every record of the outline */
+  }
+  for (size_t i = 0; i < wanted->count; i++) {
+    if (wanted->at[i].offset == found->offset) {
+      return wanted->at[i].text < 0 && text < 0;
+    }
+  }
+  if (wanted->count == sizeof wanted->at / sizeof *wanted->at) {
+    return false;
+  }
+  wanted->at[wanted->count++] = (livenps_wanted){found->offset, text};
+  return true;
+}
+
+/* Which value is which field, and which ones decide by what they say: those become a part of the outline. */
+static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds, bool structured,
+                      const livenps_event *event, wishes *wanted, plan *p) {
+  const livenps_place *places = structured ? mapping->data_fields : mapping->fields;
+  bool good = true;
+  if (mapping->contract) {
+    good = wish(wanted, finds, mapping->specversion, -1) &&
+           wish(wanted, finds, structured ? mapping->data_revision : mapping->revision, -1) &&
+           wish(wanted, finds, structured ? mapping->data_deleted : mapping->deleted, -1);
+  }
+  if (structured) {
+    good = good && wish(wanted, finds, mapping->source, TEXT_SOURCE) &&
+           wish(wanted, finds, mapping->datacontenttype, -1) && wish(wanted, finds, mapping->data_base64, -1);
+  }
+  for (size_t i = 0; i < mapping->rule_count; i++) {
+    good = good && wish(wanted, finds, mapping->rules[i].node, -1);
+  }
+  for (int f = 0; f < LIVENPS_FIELDS && good; f++) {
+    const livenps_place *place = &places[f];
+    const livenps_found *found = livenps_find(finds, place->node);
+    const bool there = found->kind == LIVENPS_JSON_STRING || found->kind == LIVENPS_JSON_NUMBER;
+    const bool word = f == LIVENPS_FIELD_TYPE || f == LIVENPS_FIELD_SCALE;
+    if (f >= LIVENPS_FIELD_SCALE && event->type != LIVENPS_ANSWER) {
+      break; /* not read, so it may be anything */
+    }
+    good = wish(wanted, finds, place->node, word || !there ? -1 : f);
+    const bool plain =
+        f == LIVENPS_FIELD_TIME || f >= LIVENPS_FIELD_SCORE || found->kind != LIVENPS_JSON_NUMBER;
+    if (!word && (!plain || place->word_count > 0 || (!there && place->fallback))) {
+      p->later = (uint16_t)(p->later | 1u << f);
+    }
+    p->kinds[f] = there ? found->kind : LIVENPS_JSON_ABSENT;
+  }
+  return good;
+}
+
+static void learn(learned *l, const livenps_mapping *mapping, const livenps_finds *finds, bool structured,
+                  livenps_text value, const livenps_event *event) {
+  wishes wanted = {.count = 0};
+  plan p = {.type = event->type, .scale = event->scale, .structured = structured};
+  if (wishes_of(mapping, finds, structured, event, &wanted, &p)) {
+    if (!l->outlines) {
+      l->outlines = livenps_outlines_new();
+    }
+    const int number = livenps_outlines_learn(l->outlines, value.at, value.length, wanted.at, wanted.count);
+    if (number >= 0) {
+      l->plans[number] = p;
+    }
+  }
+}
+
+/* ---- the whole way ---- */
+
+/* *headers->form becomes STRUCTURED where the document says so. */
+static livenps_reason decode_whole(livenps_decoder *decoder, const livenps_mapping *mapping,
+                                   livenps_text value, envelope *headers, livenps_event *event,
+                                   livenps_where *where) {
+  size_t offset = 0;
+  const char *detail = "";
+  livenps_scanner *scanner = decoder->scanner;
+  const livenps_finds *finds = decoder->finds;
+  livenps_reason reason = livenps_scan(scanner, &mapping->paths, value.at, value.length, &offset, &detail);
+  if (reason != LIVENPS_REASON_NONE) {
+    return fault(where, reason, offset, "", "%s", detail);
+  }
+  const livenps_found *document = livenps_find(finds, 0);
+  if (document->kind != LIVENPS_JSON_OBJECT) {
+    return fault(where, LIVENPS_REASON_NOT_OBJECT, document->offset, "", "the value must be an object");
+  }
+
+  reader r = {scanner, &decoder->day, finds, mapping->fields, headers, where};
+  if (mapping->contract) {
+    if (headers->form == PLAIN && livenps_find(finds, mapping->specversion)->kind > LIVENPS_JSON_NULL) {
+      headers->form = STRUCTURED;
+    }
+    if (headers->form == STRUCTURED) {
+      reason = check_structured(finds, mapping, where);
+      r.places = mapping->data_fields;
+    } else if (headers->form == BINARY) {
+      reason = check_binary(headers, where);
+    }
+    if (reason != LIVENPS_REASON_NONE) {
+      return reason;
+    }
+    bool structured = headers->form == STRUCTURED;
+    const livenps_found *revision =
+        livenps_find(finds, structured ? mapping->data_revision : mapping->revision);
+    const livenps_found *deleted = livenps_find(finds, structured ? mapping->data_deleted : mapping->deleted);
+    if (revision->kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, revision->offset, "revision", "means nothing yet");
+    }
+    if (deleted->kind > LIVENPS_JSON_NULL) {
+      return fault(where, LIVENPS_REASON_RESERVED, deleted->offset, "deleted", "means nothing yet");
+    }
+  }
+  for (size_t i = 0; i < mapping->rule_count; i++) {
+    const livenps_rule *rule = &mapping->rules[i];
+    if (rule_holds(finds, rule)) {
+      return fault(where, rule->reason, livenps_find(finds, rule->node)->offset, rule->pointer, "%s",
+                   livenps_reason_text(rule->reason));
+    }
+  }
+  return read_event(&r, event);
+}
+
 livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *mapping, size_t max_bytes,
                               const livenps_record *record, livenps_event *event, livenps_where *where) {
   livenps_text value = record->value;
@@ -572,50 +943,21 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
     return fault(where, LIVENPS_REASON_SCHEMA_FRAMING, 0, "", "the first byte is 0");
   }
 
-  size_t offset = 0;
-  const char *detail = "";
-  livenps_scanner *scanner = decoder->scanner;
-  const livenps_finds *finds = decoder->finds;
-  reason = livenps_scan(scanner, &mapping->paths, value.at, value.length, &offset, &detail);
-  if (reason != LIVENPS_REASON_NONE) {
-    return fault(where, reason, offset, "", "%s", detail);
+  learned *l = headers.form == BINARY ? NULL : learned_of(decoder, mapping->serial);
+  if (l && comparing(l)) {
+    const bool followed = l->outlines && decode_outlined(decoder, l, mapping, headers.form, value, event);
+    compared(l, followed);
+    if (followed) {
+      decoder->outlined++;
+      return LIVENPS_REASON_NONE;
+    }
+  } else {
+    l = NULL;
   }
-  const livenps_found *document = livenps_find(finds, 0);
-  if (document->kind != LIVENPS_JSON_OBJECT) {
-    return fault(where, LIVENPS_REASON_NOT_OBJECT, document->offset, "", "the value must be an object");
+  reason = decode_whole(decoder, mapping, value, &headers, event, where);
+  if (reason == LIVENPS_REASON_NONE && l && l->lessons > 0) {
+    l->lessons--;
+    learn(l, mapping, decoder->finds, headers.form == STRUCTURED, value, event);
   }
-
-  reader r = {scanner, finds, mapping->fields, &headers, where};
-  if (mapping->contract) {
-    if (headers.form == PLAIN && livenps_find(finds, mapping->specversion)->kind > LIVENPS_JSON_NULL) {
-      headers.form = STRUCTURED;
-    }
-    if (headers.form == STRUCTURED) {
-      reason = check_structured(finds, mapping, where);
-      r.places = mapping->data_fields;
-    } else if (headers.form == BINARY) {
-      reason = check_binary(&headers, where);
-    }
-    if (reason != LIVENPS_REASON_NONE) {
-      return reason;
-    }
-    bool structured = headers.form == STRUCTURED;
-    const livenps_found *revision =
-        livenps_find(finds, structured ? mapping->data_revision : mapping->revision);
-    const livenps_found *deleted = livenps_find(finds, structured ? mapping->data_deleted : mapping->deleted);
-    if (revision->kind > LIVENPS_JSON_NULL) {
-      return fault(where, LIVENPS_REASON_RESERVED, revision->offset, "revision", "means nothing yet");
-    }
-    if (deleted->kind > LIVENPS_JSON_NULL) {
-      return fault(where, LIVENPS_REASON_RESERVED, deleted->offset, "deleted", "means nothing yet");
-    }
-  }
-  for (size_t i = 0; i < mapping->rule_count; i++) {
-    const livenps_rule *rule = &mapping->rules[i];
-    if (rule_holds(finds, rule)) {
-      return fault(where, rule->reason, livenps_find(finds, rule->node)->offset, rule->pointer, "%s",
-                   livenps_reason_text(rule->reason));
-    }
-  }
-  return read_event(&r, event);
+  return reason;
 }

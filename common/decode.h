@@ -19,10 +19,13 @@ void livenps_mapping_free(livenps_mapping *mapping);
 /* Canonical text of all that decides about a record's fate; goes into the admit hash. */
 void livenps_mapping_print(const livenps_mapping *mapping, livenps_buffer *out);
 
-/* Scratch memory for unescaped strings, reused from record to record; one per thread. */
+/* Scratch memory for unescaped strings, and the outlines of accepted records (outline.h), which make the next ones cheaper and never change
+ * what they mean. Reused from record to record; one per thread. */
 typedef struct livenps_decoder livenps_decoder;
 livenps_decoder *livenps_decoder_new(void);
 void livenps_decoder_free(livenps_decoder *decoder);
+/* How many records followed an outline so far. */
+uint64_t livenps_decoder_short(const livenps_decoder *decoder);
 
 /* Where and what is wrong, for people: byte offset into the value and the field's name ("" when none). */
 typedef struct {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <yaml.h>
@@ -10,6 +11,13 @@
 const char *const livenps_field_names[LIVENPS_FIELDS] = {
     "id", "type", "time", "touchpoint", "channel", "segment", "stage", "customer", "scale", "score", "value",
 };
+
+static livenps_mapping *new_mapping(void) {
+  static atomic_uint_least64_t last;
+  livenps_mapping *mapping = livenps_alloc(sizeof *mapping);
+  mapping->serial = atomic_fetch_add(&last, 1) + 1;
+  return mapping;
+}
 
 /* ---- the contract ---- */
 
@@ -21,7 +29,7 @@ static int contract_node(livenps_mapping *mapping, const char *prefix, const cha
 }
 
 int livenps_mapping_default(livenps_mapping **out, livenps_error *error) {
-  livenps_mapping *mapping = livenps_alloc(sizeof *mapping);
+  livenps_mapping *mapping = new_mapping();
   mapping->contract = true;
   bool good = true;
   for (int f = 0; f < LIVENPS_FIELDS; f++) {
@@ -570,7 +578,7 @@ int livenps_mapping_load(livenps_mapping **out, const char *path, livenps_error 
     return livenps_fail(error, LIVENPS_E_USAGE, "%s: %s", path, strerror(errno));
   }
   int result = -1;
-  livenps_mapping *mapping = livenps_alloc(sizeof *mapping);
+  livenps_mapping *mapping = new_mapping();
   for (int f = 0; f < LIVENPS_FIELDS; f++) {
     mapping->fields[f].node = -1;
     mapping->fields[f].lower = f == LIVENPS_FIELD_CHANNEL || f == LIVENPS_FIELD_STAGE;

@@ -51,6 +51,8 @@ typedef struct {
 } livenps_rule;
 
 struct livenps_mapping {
+  uint64_t
+      serial; /* no other mapping of the process had it: what is remembered of one is never taken for another's */
   livenps_paths paths;
   livenps_place fields[LIVENPS_FIELDS];
   livenps_rule *rules;

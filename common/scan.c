@@ -1,10 +1,7 @@
-#include "scan.h"
+#include "scan_parts.h"
 
 #include <assert.h>
 #include <stdlib.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 /* How keys are told apart
  *
@@ -63,6 +60,13 @@ void livenps_scanner_free(livenps_scanner *scanner) {
   free(scanner->table);
   free(scanner->room);
   free(scanner);
+}
+
+void livenps_scan_begin(livenps_scanner *scanner, const char *bytes, size_t length) {
+  scanner->start = bytes;
+  scanner->end = bytes + length;
+  scanner->reason = LIVENPS_REASON_NONE;
+  scanner->room_length = 0;
 }
 
 /* ---- wanted paths ---- */
@@ -331,49 +335,12 @@ static const char *scan_escape(livenps_scanner *s, const char *p) {
   return p + 6;
 }
 
-#define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
-
-/* Behind a run of characters that need no look: printable ASCII but quote and backslash. It may stop early where fewer
- * bytes are left than are looked at together. */
-static inline const char *skip_plain(const char *p, const char *end) {
-#ifdef __SSE2__
-  while (end - p >= 16) {
-    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-    __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
-    __m128i backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
-    /* signed: controls and all bytes from 0x80 on are less than a space */
-    __m128i other = _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '));
-    unsigned marks = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), other));
-    if (marks) {
-      return p + __builtin_ctz(marks);
-    }
-    p += 16;
-  }
-#elif __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-  /* The lowest mark is exact. A false one can only stand above a true one, where nobody looks. */
-  while (end - p >= 8) {
-    uint64_t word;
-    memcpy(&word, p, 8);
-    uint64_t quote = word ^ EVERY(0x22);
-    uint64_t backslash = word ^ EVERY(0x5C);
-    uint64_t marks = (((quote - EVERY(1)) & ~quote) | ((backslash - EVERY(1)) & ~backslash) |
-                      ((word - EVERY(0x20)) & ~word) | word) &
-                     EVERY(0x80);
-    if (marks) {
-      return p + (__builtin_ctzll(marks) >> 3);
-    }
-    p += 8;
-  }
-#endif
-  return p;
-}
-
 /* p is behind the opening quote; returns at the closing one. */
 static inline const char *scan_string(livenps_scanner *s, const char *p, bool *escaped) {
   *escaped = false;
   const char *end = s->end;
   for (;;) {
-    p = skip_plain(p, end);
+    p = livenps_skip_plain(s->start, p, end);
     if (p == end) {
       return fail(s, LIVENPS_REASON_MALFORMED, p, "ends inside a string");
     }
@@ -400,6 +367,10 @@ static inline const char *scan_string(livenps_scanner *s, const char *p, bool *e
       p += step;
     }
   }
+}
+
+const char *livenps_scan_string(livenps_scanner *scanner, const char *at, bool *escaped) {
+  return scan_string(scanner, at, escaped);
 }
 
 static char *put_utf8(char *out, uint32_t code) {
@@ -455,6 +426,10 @@ static livenps_text unescape(livenps_scanner *s, const char *at, size_t length) 
   }
   s->room_length += (size_t)(out - start);
   return (livenps_text){start, (size_t)(out - start)};
+}
+
+livenps_text livenps_scan_unescape(livenps_scanner *scanner, const char *at, size_t length) {
+  return unescape(scanner, at, length);
 }
 
 /* ---- duplicate keys ---- */
@@ -581,6 +556,10 @@ static const char *scan_number(livenps_scanner *s, const char *p) {
     }
   }
   return p;
+}
+
+const char *livenps_scan_number(livenps_scanner *scanner, const char *at) {
+  return scan_number(scanner, at);
 }
 
 static const char *scan_word(livenps_scanner *s, const char *p, const char *word, size_t length) {
@@ -789,14 +768,11 @@ static const char *scan_array(livenps_scanner *s, const char *p, int node, int d
 livenps_reason livenps_scan(livenps_scanner *scanner, const livenps_paths *paths, const char *bytes,
                             size_t length, size_t *offset, const char **detail) {
   livenps_scanner *s = scanner;
-  s->start = bytes;
-  s->end = bytes + length;
+  livenps_scan_begin(s, bytes, length);
   s->paths = paths;
-  s->reason = LIVENPS_REASON_NONE;
   s->key_count = 0;
   s->table_count = 0;
   s->first_serial = s->serial + 1;
-  s->room_length = 0;
   memset(s->finds.reached, 0, sizeof s->finds.reached);
   int root = paths->count > 0 ? 0 : -1;
   if (root == 0) {

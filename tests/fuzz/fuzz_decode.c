@@ -1,7 +1,9 @@
 /* The event decoder against jansson: same accept and reject, same values, and for the contract the same reason and the
  * same event as a second reading of docs/events.md, written here over jansson's tree.
  *
- * Input: a record. Byte 0xFF, which no valid JSON has, separates header names and values; the rest is the value.
+ * Input: records. Byte 0xFF, which no valid JSON has, separates header names and values; the rest are values, separated by byte 0xFE,
+ * which no valid JSON has either. Each is read twice by one decoder, which has learned the outlines of those before it, and once
+ * by a new one: all three must say the same.
  *
  * Where the two may differ, and nowhere else:
  *   - nesting beyond LIVENPS_MAX_DEPTH is refused (jansson: 2048);
@@ -307,7 +309,6 @@ static void event_holds(const livenps_event *event) {
 /* ---- the target ---- */
 
 static livenps_mapping *mappings[3];
-static livenps_decoder *decoder;
 
 static void set_up(void) {
   livenps_error error = {0};
@@ -317,7 +318,6 @@ static void set_up(void) {
   }
   livenps_paths_compile(&paths);
   scanner = livenps_scanner_new();
-  decoder = livenps_decoder_new();
   EXPECT(livenps_mapping_default(&mappings[0], &error) == 0, "%s", error.text);
   static const char *const files[] = {"config/mappings/delighted.yaml", "config/mappings/typeform.yaml"};
   for (int i = 0; i < 2; i++) {
@@ -329,27 +329,41 @@ static void set_up(void) {
   regcomp(&value_form, "^-?(0|[1-9][0-9]*)([.][0-9]{1,2})?$", REG_EXTENDED | REG_NOSUB);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  if (!decoder) {
-    set_up();
+static bool same_decoded(const livenps_event *a, const livenps_event *b) {
+  bool same = a->type == b->type && a->scale == b->scale && a->score == b->score &&
+              a->has_value == b->has_value && a->value == b->value && a->time_ms == b->time_ms &&
+              livenps_text_equal(a->id, b->id) && livenps_text_equal(a->customer, b->customer);
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    same = same && livenps_text_equal(a->dimensions[d], b->dimensions[d]);
   }
-  /* headers, then the value; all copied to blocks of their exact size, so that the sanitizer sees every step outside */
-  livenps_header headers[16];
-  size_t header_count = 0;
-  const uint8_t *at = data;
-  const uint8_t *end = data + size;
-  while (header_count < 16) {
-    const uint8_t *name_end = at < end ? memchr(at, 0xFF, (size_t)(end - at)) : NULL;
-    const uint8_t *value_end = name_end ? memchr(name_end + 1, 0xFF, (size_t)(end - name_end - 1)) : NULL;
-    if (!value_end) {
-      break;
-    }
-    headers[header_count].name = (livenps_text){(const char *)at, (size_t)(name_end - at)};
-    headers[header_count++].value =
-        (livenps_text){(const char *)name_end + 1, (size_t)(value_end - name_end - 1)};
-    at = value_end + 1;
+  return same;
+}
+
+/* What the decoder says, which a new one must say too; *event and *where are the decoder's. */
+static livenps_reason decode(livenps_decoder *decoder, const livenps_mapping *mapping,
+                             const livenps_record *record, livenps_event *event, livenps_where *where) {
+  livenps_decoder *fresh = livenps_decoder_new();
+  livenps_event want;
+  livenps_where want_where = {0};
+  const livenps_reason reason =
+      livenps_decode(fresh, mapping, LIVENPS_MAX_RECORD, record, &want, &want_where);
+  for (int time = 0; time < 2; time++) {
+    *where = (livenps_where){0};
+    const livenps_reason got = livenps_decode(decoder, mapping, LIVENPS_MAX_RECORD, record, event, where);
+    EXPECT(got == reason, "%s, a new decoder says %s", livenps_reason_name(got), livenps_reason_name(reason));
+    EXPECT(where->offset == want_where.offset && strcmp(where->field, want_where.field) == 0 &&
+               strcmp(where->detail, want_where.detail) == 0,
+           "%s: %s at %zu, a new decoder says %s: %s at %zu", where->field, where->detail, where->offset,
+           want_where.field, want_where.detail, want_where.offset);
+    EXPECT(reason != LIVENPS_REASON_NONE || same_decoded(event, &want), "another event, time %d", time);
   }
-  size_t length = (size_t)(end - at);
+  livenps_decoder_free(fresh);
+  return reason;
+}
+
+static void one_record(livenps_decoder *decoder, const livenps_header *headers, size_t header_count,
+                       const uint8_t *at, size_t length) {
+  /* a block of its exact size, so that the sanitizer sees every step outside */
   char *bytes = malloc(length ? length : 1);
   memcpy(bytes, at, length);
 
@@ -390,7 +404,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   livenps_event event;
   livenps_where where;
   livenps_record record = {.value = {bytes, length}, .timestamp_ms = 0};
-  livenps_reason decoded = livenps_decode(decoder, mappings[0], LIVENPS_MAX_RECORD, &record, &event, &where);
+  livenps_reason decoded = decode(decoder, mappings[0], &record, &event, &where);
   if (length > 0 && bytes[0] == 0) {
     EXPECT(decoded == LIVENPS_REASON_SCHEMA_FRAMING, "%s", livenps_reason_name(decoded));
   } else if (reason != LIVENPS_REASON_NONE) {
@@ -415,7 +429,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   record.header_count = header_count;
   for (int i = 0; i < 3; i++) {
     if (mappings[i]) {
-      decoded = livenps_decode(decoder, mappings[i], LIVENPS_MAX_RECORD, &record, &event, &where);
+      decoded = decode(decoder, mappings[i], &record, &event, &where);
       if (decoded == LIVENPS_REASON_NONE) {
         event_holds(&event);
       } else {
@@ -425,5 +439,36 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   json_decref(document);
   free(bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (!scanner) {
+    set_up();
+  }
+  livenps_header headers[16];
+  size_t header_count = 0;
+  const uint8_t *at = data;
+  const uint8_t *end = data + size;
+  while (header_count < 16) {
+    const uint8_t *name_end = at < end ? memchr(at, 0xFF, (size_t)(end - at)) : NULL;
+    const uint8_t *value_end = name_end ? memchr(name_end + 1, 0xFF, (size_t)(end - name_end - 1)) : NULL;
+    if (!value_end) {
+      break;
+    }
+    headers[header_count].name = (livenps_text){(const char *)at, (size_t)(name_end - at)};
+    headers[header_count++].value =
+        (livenps_text){(const char *)name_end + 1, (size_t)(value_end - name_end - 1)};
+    at = value_end + 1;
+  }
+  livenps_decoder *decoder = livenps_decoder_new();
+  for (;;) {
+    const uint8_t *next = at < end ? memchr(at, 0xFE, (size_t)(end - at)) : NULL;
+    one_record(decoder, headers, header_count, at, (size_t)((next ? next : end) - at));
+    if (!next) {
+      break;
+    }
+    at = next + 1;
+  }
+  livenps_decoder_free(decoder);
   return 0;
 }

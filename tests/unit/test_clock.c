@@ -105,6 +105,73 @@ static void test_times_there_and_back(void **state) {
   assert_string_equal(livenps_time_print(INT64_MAX, text), "9999-12-31T23:59:59.999Z");
 }
 
+/* A remembered day changes nothing: times of the same day and of others, good and bad, one after another. */
+static void test_times_near(void **state) {
+  (void)state;
+  static const char *const forms[] = {
+      "2026-11-21T10:15:00.123Z",
+      "2026-11-21T23:59:59.999Z",
+      "2026-11-21T00:00:00Z",
+      "2026-11-21T23:59:60Z",
+      "2026-11-21T24:00:00Z",
+      "2026-11-21T10:60:00Z",
+      "2026-11-21T10:15:61.1Z",
+      "2026-11-21t10:15:00z",
+      "2026-11-21T10:15:00+02:00",
+      "2026-11-21T23:15:00-02:00",
+      "2026-11-21T10:15:00.1Z",
+      "2026-11-21T10:15:00.12Z",
+      "2026-11-21T10:15:00.123456789Z",
+      "2026-11-21T10:15:00.Z",
+      "2026-11-21T10:15:00,1Z",
+      "2026-11-21T10:15:00.1x3Z",
+      "2026-11-21T1a:15:00Z",
+      "2026-11-21T10-15-00Z",
+      "2026-11-21T10:15:0\xFFZ",
+      "2026-11-21T10:15:00ZZ",
+      "2026-11-21",
+      "2026-11-21T10:15Z",
+      "",
+      "Z",
+      "2026-11-22T10:15:00.5Z",
+      "0001-01-01T00:00:00Z",
+      "9999-12-31T23:59:59.9999Z",
+      "2026-02-30T10:15:00Z",
+      "2024-02-29T10:15:00Z",
+      "1969-12-31T23:59:59.001Z",
+      "2026-11-21 10:15:00.123Z",
+      "2026-11-21T/0:15:00Z",
+  };
+  enum { FORMS = sizeof forms / sizeof *forms };
+  for (size_t before = 0; before < FORMS; before++) {
+    for (size_t i = 0; i < FORMS; i++) {
+      livenps_day day = {0};
+      int64_t want = 1, got = 1;
+      livenps_time_parse_near(&day, forms[before], strlen(forms[before]), &got);
+      const int wanted = livenps_time_parse(forms[i], strlen(forms[i]), &want);
+      const int result = livenps_time_parse_near(&day, forms[i], strlen(forms[i]), &got);
+      if (result != wanted || (wanted == 0 && got != want))
+        fail_msg("%s after %s: %d %lld, not %d %lld", forms[i], forms[before], result, (long long)got, wanted,
+                 (long long)want);
+    }
+  }
+  /* every byte at every place */
+  livenps_day day = {0};
+  int64_t want, got;
+  assert_int_equal(livenps_time_parse_near(&day, forms[0], strlen(forms[0]), &got), 0);
+  for (size_t place = 0; place < strlen(forms[0]); place++) {
+    for (int byte = 0; byte < 256; byte++) {
+      char text[32];
+      strcpy(text, forms[0]);
+      text[place] = (char)byte;
+      livenps_day near = day;
+      const int wanted = livenps_time_parse(text, strlen(forms[0]), &want);
+      assert_int_equal(livenps_time_parse_near(&near, text, strlen(forms[0]), &got), wanted);
+      assert_true(wanted != 0 || got == want);
+    }
+  }
+}
+
 static void test_time_arguments(void **state) {
   (void)state;
   int64_t ms;
@@ -158,6 +225,7 @@ int main(void) {
       cmocka_unit_test(test_times),
       cmocka_unit_test(test_times_that_are_none),
       cmocka_unit_test(test_times_there_and_back),
+      cmocka_unit_test(test_times_near),
       cmocka_unit_test(test_time_arguments),
       cmocka_unit_test(test_durations),
       cmocka_unit_test(test_clocks),

@@ -1,0 +1,374 @@
+/* Whatever a decoder has learned from earlier records, the next one means the same: for records of the generator, the recorded cases and the
+ * examples, in the contract's forms and by vendors' mappings, and for their changes - bytes, stretches of other records, escapes, other scalars
+ * in a value's place - a decoder that has seen many says what a new one says: fate, reason, where, and every value. */
+#include "producer/encode.h"
+#include "producer/generate.h"
+#include "tests/unit/decode_case.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#define NOW_MS INT64_C(1795256100000)
+enum { MAPPINGS = 3, GENERATED = 600, RECORDS = 2000, CHANGED = 60000 };
+
+typedef struct {
+  livenps_text value;
+  livenps_header headers[8];
+  size_t header_count;
+  int mapping;
+} sample;
+
+static livenps_mapping *mappings[MAPPINGS];
+static const char *const mapping_files[MAPPINGS] = {NULL, "config/mappings/delighted.yaml",
+                                                    "config/mappings/typeform.yaml"};
+static sample samples[RECORDS];
+static size_t sample_count;
+static uint64_t chance = 20261122;
+
+static uint32_t below(uint32_t bound) {
+  return livenps_random_below(&chance, bound);
+}
+
+static sample *add(const char *bytes, size_t length, int mapping) {
+  assert_true(sample_count < RECORDS);
+  sample *s = &samples[sample_count++];
+  *s = (sample){.value = {livenps_copy(bytes, length), length}, .mapping = mapping};
+  return s;
+}
+
+static void add_lines(const char *file, int mapping) {
+  char path[512];
+  size_t length;
+  snprintf(path, sizeof path, LIVENPS_SOURCE_DIR "/config/examples/%s", file);
+  char *text = read_file(path, &length);
+  assert_non_null(text);
+  for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+    add(line, strlen(line), mapping);
+  free(text);
+}
+
+static void add_cases(void) {
+  DIR *folder = opendir(CASES);
+  assert_non_null(folder);
+  for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+    size_t length = 0, ignored;
+    char *value = entry->d_name[0] == '.' ? NULL : case_value(entry->d_name, &length);
+    if (!value || length > 4096) {
+      free(value);
+      continue;
+    }
+    char *mapping = case_file(entry->d_name, "mapping", &ignored);
+    int number = 0;
+    for (int m = 1; m < MAPPINGS; m++)
+      if (mapping && strncmp(mapping, mapping_files[m], strlen(mapping_files[m])) == 0)
+        number = m;
+    sample *s = add(value, length, number);
+    s->header_count = case_headers(case_file(entry->d_name, "headers", &ignored), s->headers, 8); /* kept */
+    free(mapping);
+    free(value);
+  }
+  closedir(folder);
+}
+
+static void add_generated(void) {
+  const livenps_generator_options options = {
+      .seed = 7, .touchpoints = 40, .start_ms = NOW_MS, .incident_at = LIVENPS_NO_INCIDENT};
+  livenps_generator *generator;
+  livenps_generated made;
+  livenps_buffer line = {0};
+  livenps_error error = {0};
+  assert_int_equal(livenps_generator_open(&generator, &options, &error), 0);
+  for (int i = 0; i < GENERATED; i++) {
+    livenps_generator_next(generator, NOW_MS - (GENERATED - i) * 977, &made);
+    line.length = 0;
+    if (i % 2)
+      livenps_encode_cloudevent(&made.event, &line);
+    else
+      livenps_encode(&made.event, &line);
+    add(line.at, line.length, 0);
+  }
+  livenps_buffer_free(&line);
+  livenps_generator_close(generator);
+}
+
+static int set_up(void **state) {
+  (void)state;
+  livenps_error error = {0};
+  for (int m = 0; m < MAPPINGS; m++) {
+    char path[512];
+    snprintf(path, sizeof path, LIVENPS_SOURCE_DIR "/%s", m ? mapping_files[m] : "");
+    if (m ? livenps_mapping_load(&mappings[m], path, &error) : livenps_mapping_default(&mappings[m], &error))
+      return -1;
+  }
+  add_lines("plain.jsonl", 0);
+  add_lines("cloudevents.jsonl", 0);
+  add_lines("delighted.jsonl", 1);
+  add_lines("delighted-refused.jsonl", 1);
+  add_lines("typeform.jsonl", 2);
+  add_lines("typeform-refused.jsonl", 2);
+  add_cases();
+  add_generated();
+  return 0;
+}
+
+/* ---- changes ---- */
+
+static void splice(livenps_buffer *out, size_t at, size_t remove, const char *bytes, size_t length) {
+  livenps_buffer tail = {0};
+  livenps_buffer_add(&tail, out->at + at + remove, out->length - at - remove);
+  out->length = at;
+  livenps_buffer_add(out, bytes, length);
+  livenps_buffer_add(out, tail.at ? tail.at : "", tail.length);
+  livenps_buffer_free(&tail);
+}
+
+/* Where a value stands: behind a random colon, up to what ends it (roughly: a string's commas end it too). */
+static bool a_value(const livenps_buffer *in, size_t *at, size_t *length) {
+  for (int tries = 0; tries < 40 && in->length > 0; tries++) {
+    size_t i = below((uint32_t)in->length);
+    if (in->at[i] != ':')
+      continue;
+    *at = i + 1;
+    for (i++; i < in->length && !strchr(",}]", in->at[i]); i++)
+      ;
+    *length = i - *at;
+    return true;
+  }
+  return false;
+}
+
+static void change(livenps_buffer *out) {
+  static const char *const scalars[] = {
+      "null",
+      "true",
+      "false",
+      "0",
+      "-0",
+      "01",
+      "1.5",
+      "-1.25",
+      "1e3",
+      "1E+2",
+      "10",
+      "11",
+      "12345678901",
+      "\"\"",
+      "\"9\"",
+      "\"10\"",
+      "\"nps\"",
+      "\"csat\"",
+      "\"ces\"",
+      "\"Web\"",
+      "\"answer\"",
+      "\"a.b.invitation\"",
+      "\"2026-11-21T10:15:00Z\"",
+      "\"2026-11-21T23:59:60.5Z\"",
+      "\"2026-02-30T10:15:00Z\"",
+      "\"2024-02-29t00:00:00.1234+05:30\"",
+      "1763720100",
+      "1763720100123",
+      "\"\\u00e4\\n\"",
+      "\"\\ud83d\\ude00\"",
+      "\"\\ud83d\"",
+      "\"\xC3\xA4\"",
+      "\"\xC3\"",
+      "{}",
+      "[]",
+      "{\"a\":1}",
+      "[1,\"x\"]",
+      "\"x y\"",
+      "\"{}:|%\"",
+      "\"\\u0000\"",
+      "tru",
+      "\"open",
+      "-",
+      "\"1.0\"",
+      "\"application/json\"",
+      "\"text/plain\"",
+  };
+  static const char *const pieces[] = {"\"",
+                                       "\\",
+                                       ",",
+                                       ":",
+                                       "{",
+                                       "}",
+                                       "[",
+                                       "]",
+                                       " ",
+                                       "\n",
+                                       "\t",
+                                       "0",
+                                       ".",
+                                       "-",
+                                       "e",
+                                       "\\u0041",
+                                       "\xC3\xA9",
+                                       "\xFF",
+                                       "\x01",
+                                       "\xE2\x82",
+                                       "\"x\":1,",
+                                       ",\"x\":\"y\"",
+                                       ",\"id\":\"z\"",
+                                       "\"data\":{",
+                                       "\"score\":3,",
+                                       ",\"value\":1.5",
+                                       "\"revision\":1,",
+                                       "\"deleted\":null,"};
+  const size_t at = out->length ? below((uint32_t)out->length) : 0;
+  size_t from, length;
+  switch (below(9)) {
+  case 0: /* a byte */
+    if (out->length)
+      out->at[at] = (char)below(256);
+    break;
+  case 1: /* a bit */
+    if (out->length)
+      out->at[at] = (char)(out->at[at] ^ 1 << below(8));
+    break;
+  case 2: splice(out, at, out->length - at < 3 ? 0 : below(3), "", 0); break;
+  case 3: {
+    const char *piece = pieces[below(sizeof pieces / sizeof *pieces)];
+    splice(out, at, 0, piece, strlen(piece));
+    break;
+  }
+  case 4: out->length = at; break;
+  case 5: { /* a stretch of another record, or of this one once more */
+    const sample *other = &samples[below((uint32_t)sample_count)];
+    if (other->value.length > 0) {
+      from = below((uint32_t)other->value.length);
+      length = below((uint32_t)(other->value.length - from) + 1);
+      splice(out, at, 0, other->value.at + from, length < 40 ? length : 40);
+    }
+    break;
+  }
+  case 6: /* a stretch a string's characters would fill in */
+    for (uint32_t i = below(40); i > 0; i--)
+      splice(out, at, 0, &"aZ09 /.~%\xC3\xA4"[below(9)], 1);
+    break;
+  default: /* another value, most of all */
+    if (a_value(out, &from, &length)) {
+      const char *scalar = scalars[below(sizeof scalars / sizeof *scalars)];
+      splice(out, from, length, scalar, strlen(scalar));
+    }
+  }
+}
+
+/* ---- the same ---- */
+
+static bool same_where(const livenps_where *a, const livenps_where *b) {
+  return a->offset == b->offset && strcmp(a->field, b->field) == 0 && strcmp(a->detail, b->detail) == 0;
+}
+
+static bool same_event(const livenps_event *a, const livenps_event *b) {
+  bool same = a->type == b->type && a->scale == b->scale && a->score == b->score &&
+              a->has_value == b->has_value && a->value == b->value && a->time_ms == b->time_ms &&
+              livenps_text_equal(a->id, b->id) && livenps_text_equal(a->customer, b->customer);
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+    same = same && livenps_text_equal(a->dimensions[d], b->dimensions[d]);
+  return same;
+}
+
+/* Returns whether it was accepted. */
+static bool compare(livenps_decoder *warm, livenps_text value, const sample *like) {
+  static const livenps_admission admission = {
+      .max_bytes = LIVENPS_MAX_RECORD, .late_ms = INT64_C(604800000), .future_ms = 60000};
+  /* A block of its exact size, so that a sanitizer sees every step outside. */
+  char *bytes = malloc(value.length ? value.length : 1);
+  memcpy(bytes, value.at, value.length);
+  const livenps_record record = {.value = {bytes, value.length},
+                                 .headers = like->headers,
+                                 .header_count = like->header_count,
+                                 .timestamp_ms = NOW_MS};
+  livenps_decoder *fresh = livenps_decoder_new();
+  livenps_event warm_event, fresh_event;
+  livenps_reason warm_reason, fresh_reason;
+  livenps_where warm_where = {0}, fresh_where = {0};
+  const livenps_fate warm_fate = livenps_admit(warm, mappings[like->mapping], &admission, &record,
+                                               &warm_event, &warm_reason, &warm_where);
+  const livenps_fate fresh_fate = livenps_admit(fresh, mappings[like->mapping], &admission, &record,
+                                                &fresh_event, &fresh_reason, &fresh_where);
+  if (warm_fate != fresh_fate || warm_reason != fresh_reason || !same_where(&warm_where, &fresh_where) ||
+      (fresh_fate != LIVENPS_REJECTED && !same_event(&warm_event, &fresh_event)))
+    fail_msg("%.*s\nwarm: fate %d %s at %zu, fresh: fate %d %s at %zu", (int)value.length, bytes, warm_fate,
+             livenps_reason_name(warm_reason), warm_where.offset, fresh_fate,
+             livenps_reason_name(fresh_reason), fresh_where.offset);
+  livenps_decoder_free(fresh);
+  free(bytes);
+  return fresh_reason == LIVENPS_REASON_NONE;
+}
+
+/* One that is accepted, and of which there are many alike. */
+static const sample *generated(void) {
+  return &samples[sample_count - 1 - below(GENERATED)];
+}
+
+/* Every record as it is, between accepted ones: else the decoder would find that comparing does not pay. */
+static void records_as_they_are(void **state) {
+  (void)state;
+  livenps_decoder *warm = livenps_decoder_new();
+  int accepted = 0;
+  uint64_t shortly = 0;
+  for (int round = 0; round < 20; round++)
+    for (size_t i = 0; i < sample_count; i++) {
+      const sample *between = generated();
+      assert_true(compare(warm, between->value, between));
+      const uint64_t before = livenps_decoder_short(warm);
+      const bool good = compare(warm, samples[i].value, &samples[i]);
+      accepted += good && round > 9;
+      shortly += round > 9 ? livenps_decoder_short(warm) - before : 0;
+    }
+  print_message("%d records accepted, %llu of them by the shorter way\n", accepted,
+                (unsigned long long)shortly);
+  assert_true(shortly > (uint64_t)accepted * 8 / 10);
+  livenps_decoder_free(warm);
+}
+
+/* A changed record, between records as they are. What is accepted is learned, comes once more, and is changed again. */
+static void changed_records(void **state) {
+  (void)state;
+  livenps_decoder *warm = livenps_decoder_new();
+  livenps_buffer changed = {0};
+  int accepted = 0;
+  uint64_t shortly = 0;
+  for (int i = 0; i < CHANGED; i++) {
+    const sample *s = below(2) ? generated() : &samples[below((uint32_t)sample_count)];
+    changed.length = 0;
+    livenps_buffer_add(&changed, s->value.at, s->value.length);
+    for (int good = 0; good < 2; good++) {
+      const sample *between = generated();
+      compare(warm, between->value, between);
+    }
+    if (i % 3)
+      compare(warm, s->value, s);
+    for (uint32_t changes = 1 + below(3); changes > 0; changes--) {
+      change(&changed);
+      const uint64_t before = livenps_decoder_short(warm);
+      if (compare(warm, (livenps_text){changed.at, changed.length}, s)) {
+        accepted++;
+        shortly += livenps_decoder_short(warm) - before;
+        compare(warm, (livenps_text){changed.at, changed.length}, s);
+      }
+    }
+  }
+  print_message("%d changed records accepted, %llu of them by the shorter way\n", accepted,
+                (unsigned long long)shortly);
+  assert_true(accepted > CHANGED / 10);
+  assert_true(shortly > CHANGED / 100);
+  livenps_buffer_free(&changed);
+  livenps_decoder_free(warm);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(records_as_they_are),
+      cmocka_unit_test(changed_records),
+  };
+  const int failed = cmocka_run_group_tests(tests, set_up, NULL);
+  for (size_t i = 0; i < sample_count; i++)
+    free((void *)(uintptr_t)samples[i].value.at);
+  for (int m = 0; m < MAPPINGS; m++)
+    livenps_mapping_free(mappings[m]);
+  return failed;
+}
