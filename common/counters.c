@@ -121,17 +121,33 @@ static int64_t unzigzag(uint64_t value) {
   return (int64_t)((value >> 1) ^ (0 - (value & 1)));
 }
 
-size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_PACKED_MAX]) {
+uint32_t livenps_counters_mask(const livenps_counters *counters) {
   uint32_t mask = 0;
   for (int i = 0; i < LIVENPS_COUNTERS; i++) {
     mask |= (uint32_t)(counters->at[i] != 0) << i;
   }
+  return mask;
+}
+
+static size_t pack(const int64_t *values, uint32_t mask, char *out) {
   char *at = put(out, mask);
-  while (mask) {
-    at = put(at, zigzag(counters->at[__builtin_ctz(mask)]));
-    mask &= mask - 1;
+  for (; mask; mask &= mask - 1) {
+    at = put(at, zigzag(values[__builtin_ctz(mask)]));
   }
   return (size_t)(at - out);
+}
+
+size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_PACKED_MAX]) {
+  return pack(counters->at, livenps_counters_mask(counters), out);
+}
+
+size_t livenps_counters_pack_some(const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
+                                  char out[LIVENPS_PACKED_MAX]) {
+  for (uint32_t left = mask; left; left &= left - 1) {
+    int bit = __builtin_ctz(left);
+    mask &= ~((uint32_t)(at[bit] == 0) << bit);
+  }
+  return mask ? pack(at, mask, out) : 0;
 }
 
 int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters) {
@@ -177,35 +193,38 @@ void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length
   assert(bytes == end);
 }
 
-size_t livenps_packed_add(const char *a, size_t a_length, const char *b, size_t b_length,
+size_t livenps_packed_add(const char *bytes, size_t length, const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
                           char out[LIVENPS_PACKED_MAX]) {
-  const char *a_end = a + a_length, *b_end = b + b_length;
-  uint64_t a_mask, b_mask, values[LIVENPS_COUNTERS];
-  uint32_t mask = 0, count = 0;
-  a = get_packed(a, a_end, &a_mask);
-  b = get_packed(b, b_end, &b_mask);
-  for (uint32_t left = (uint32_t)(a_mask | b_mask); left; left &= left - 1) {
-    uint32_t bit = left & -left;
-    uint64_t x = 0, y = 0;
-    if (a_mask & bit) {
-      a = get_packed(a, a_end, &x);
+  const char *end = bytes + length;
+  uint64_t packed_mask, value;
+  bytes = get_packed(bytes, end, &packed_mask);
+  uint32_t both = (uint32_t)packed_mask | mask;
+  char *to = put(out, both);
+  const char *from = bytes;
+  bool cancels = both == 0;
+  for (uint32_t left = both; left; left &= left - 1) {
+    int bit = __builtin_ctz(left);
+    int64_t sum = mask >> bit & 1 ? at[bit] : 0;
+    if (packed_mask >> bit & 1) {
+      from = get_packed(from, end, &value);
+      sum = plus(sum, unzigzag(value));
     }
-    if (b_mask & bit) {
-      b = get_packed(b, b_end, &y);
-    }
-    int64_t sum_of_both = plus(unzigzag(x), unzigzag(y));
-    if (sum_of_both) {
-      mask |= bit;
-      values[count++] = zigzag(sum_of_both);
+    cancels |= sum == 0;
+    to = put(to, zigzag(sum));
+  }
+  assert(from == end);
+  if (!cancels) {
+    return (size_t)(to - out);
+  }
+  /* Rare: another mask, so from the start. */
+  int64_t sums[LIVENPS_COUNTERS];
+  for (uint32_t left = both; left; left &= left - 1) {
+    int bit = __builtin_ctz(left);
+    sums[bit] = mask >> bit & 1 ? at[bit] : 0;
+    if (packed_mask >> bit & 1) {
+      bytes = get_packed(bytes, end, &value);
+      sums[bit] = plus(sums[bit], unzigzag(value));
     }
   }
-  assert(a == a_end && b == b_end);
-  if (!mask) {
-    return 0;
-  }
-  char *at = put(out, mask);
-  for (uint32_t i = 0; i < count; i++) {
-    at = put(at, values[i]);
-  }
-  return (size_t)(at - out);
+  return livenps_counters_pack_some(sums, both, out);
 }

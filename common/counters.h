@@ -36,12 +36,17 @@ int64_t livenps_detractors(const livenps_counters *counters); /* 0-6 */
  * snapshots, digests and slices in memory. At most LIVENPS_PACKED_MAX bytes; canonical (equal counters, equal bytes). */
 enum { LIVENPS_PACKED_MAX = 5 + 10 * LIVENPS_COUNTERS };
 size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_PACKED_MAX]);
+/* The same for counters of which only those in the mask are looked at; 0 when all of them are zero. */
+size_t livenps_counters_pack_some(const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
+                                  char out[LIVENPS_PACKED_MAX]);
+uint32_t livenps_counters_mask(const livenps_counters *counters); /* of those that are not zero */
 /* Reads what pack wrote. 0, or -1 when the bytes are not canonical or end early; *at moves behind. */
 int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters);
 /* The same sums without unpacking: bytes are what pack wrote (asserted). Adds (sign 1) or subtracts (sign -1). */
 void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length, int sign);
-/* Packs the sum of two; returns its length, 0 when everything cancels. */
-size_t livenps_packed_add(const char *a, size_t a_length, const char *b, size_t b_length,
+/* Packs the sum of packed ones and of counters of which only those in the mask are looked at; returns its length, 0 when everything
+ * cancels. */
+size_t livenps_packed_add(const char *bytes, size_t length, const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
                           char out[LIVENPS_PACKED_MAX]);
 
 #endif

@@ -230,7 +230,8 @@ int livenps_entry_decode(livenps_entry *entry, const char *bytes, size_t length,
   what = "rows";
   if (get_count(&at, end, 3, &entry->row_count))
     goto broken;
-  entry->rows = livenps_alloc((entry->row_count + 1) * sizeof *entry->rows);
+  /* Not zeroed: every field is written below, and a large entry's rows are megabytes. */
+  entry->rows = livenps_resize(NULL, (entry->row_count + 1) * sizeof *entry->rows);
   int64_t second = 0;
   for (size_t i = 0; i < entry->row_count; i++) {
     livenps_row *row = &entry->rows[i];

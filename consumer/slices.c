@@ -36,11 +36,16 @@ void livenps_slices_free(livenps_slices *slices) {
   *slices = (livenps_slices){0};
 }
 
-/* Index of the first page whose base is at or above the given one. The newest page is asked first: most rows go there. */
+/* Index of the first page whose base is at or above the given one. The newest page is asked first: most rows go there. As bases differ,
+ * a page is at most as far from the newest one as its base: where there are no gaps, that is the place. */
 static uint32_t find(const livenps_slices *slices, int64_t base) {
   uint32_t low = 0, high = slices->count;
   if (high == 0 || slices->last_base <= base) {
     return high && slices->last_base == base ? high - 1 : high;
+  }
+  if (slices->last_base - base < high) {
+    low = high - 1 - (uint32_t)(slices->last_base - base);
+    high -= slices->pages[low]->base == base ? high - low : 0;
   }
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
@@ -149,21 +154,26 @@ static livenps_page *slice_replace(livenps_page *page, unsigned index, const cha
   return page;
 }
 
-int livenps_slices_add(livenps_slices *slices, int64_t number, const char *packed_more, size_t more_length) {
+int livenps_slices_add(livenps_slices *slices, int64_t number, const int64_t counters[LIVENPS_COUNTERS],
+                       uint32_t mask) {
   char bytes[LIVENPS_PACKED_MAX];
   int64_t base = livenps_floor_divide(number, PAGE);
   unsigned bit = (unsigned)(number - base * PAGE);
   uint32_t at = find(slices, base);
   livenps_page *page = at < slices->count && slices->pages[at]->base == base ? slices->pages[at] : NULL;
   if (!page || !(page->present & (1u << bit))) {
+    size_t length = livenps_counters_pack_some(counters, mask, bytes);
+    if (!length) {
+      return 0;
+    }
     page = page ? page : page_insert(slices, at, base);
-    page_put(slices, at, slice_insert(page, bit, packed_more, more_length));
+    page_put(slices, at, slice_insert(page, bit, bytes, length));
     return 1;
   }
   unsigned index = population(page->present & ((1u << bit) - 1)), count = population(page->present);
   size_t start = begin(page, index);
-  size_t length = livenps_packed_add(packed(page, count) + start, page->ends[index] - start, packed_more,
-                                     more_length, bytes);
+  size_t length =
+      livenps_packed_add(packed(page, count) + start, page->ends[index] - start, counters, mask, bytes);
   if (length) {
     page_put(slices, at, slice_replace(page, index, bytes, length));
     return 0;

@@ -20,8 +20,9 @@ typedef struct {
 } livenps_slices;
 
 void livenps_slices_free(livenps_slices *slices); /* leaves {0} */
-/* Adds packed counters that are not all zero. 1: the slice is new; -1: it became zero and is gone; 0: it was there and stays. */
-int livenps_slices_add(livenps_slices *slices, int64_t number, const char *packed, size_t length);
+/* Adds counters, of which only those in the mask are looked at. 1: the slice is new; -1: it became zero and is gone; 0: neither. */
+int livenps_slices_add(livenps_slices *slices, int64_t number, const int64_t at[LIVENPS_COUNTERS],
+                       uint32_t mask);
 /* Removes all slices with numbers below the given one. */
 void livenps_slices_drop(livenps_slices *slices, int64_t below);
 /* The smallest number at or above from; false when there is none. */

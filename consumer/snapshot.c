@@ -252,6 +252,7 @@ int livenps_state_snapshot(livenps_state *state, size_t chunk_bytes, livenps_chu
                            void *opaque) {
   writer to = {.chunk = chunk, .opaque = opaque, .chunk_bytes = chunk_bytes};
   int stop = 0;
+  livenps_state_spread(state);
   for (size_t w = 0; w < state->window_count && !stop; w++) {
     for (size_t b = 0; b < state->windows[w].block_count && !stop; b++) {
       stop = write_block(state, w, &state->windows[w].blocks[b], &to);
@@ -332,13 +333,13 @@ static livenps_text get_name(reader *from, size_t max) {
   return from->bad ? (livenps_text){"", 0} : text;
 }
 
-/* Packed counters as they are; checked, because what is in memory is read without doubts. */
-static livenps_text get_packed(reader *from) {
-  const char *start = from->at;
-  livenps_counters counters = {0};
-  from->bad |= from->bad || livenps_counters_unpack(&from->at, from->end, &counters) ||
-               livenps_counters_zero(&counters);
-  return (livenps_text){start, (size_t)(from->at - start)};
+/* Packed counters that are not all zero, as every slice has them. */
+static uint32_t get_counters(reader *from, livenps_counters *counters) {
+  *counters = (livenps_counters){0};
+  from->bad |= from->bad || livenps_counters_unpack(&from->at, from->end, counters);
+  uint32_t mask = from->bad ? 0 : livenps_counters_mask(counters);
+  from->bad |= !mask;
+  return mask;
 }
 
 static bool name_is(const char *name, livenps_text text) {
@@ -387,11 +388,12 @@ static void load_series(livenps_state *state, reader *from, size_t window, int64
     uint64_t offset = get(from, LIVENPS_BLOCK - 1);
     from->bad |= i > 0 && offset <= last;
     last = offset;
-    livenps_text packed = get_packed(from);
+    livenps_counters counters;
+    uint32_t mask = get_counters(from, &counters);
     if (slot && !from->bad) {
       /* A slice that is there already came with another chunk of this block: no writer makes that. */
-      from->bad |= livenps_slices_add(&slot->slices, block * LIVENPS_BLOCK + (int64_t)offset, packed.at,
-                                      packed.length) != 1;
+      from->bad |=
+          livenps_slices_add(&slot->slices, block * LIVENPS_BLOCK + (int64_t)offset, counters.at, mask) != 1;
     }
   }
 }
@@ -571,10 +573,11 @@ static void load_waiting(livenps_state *state, reader *from) {
           first = state->started ? livenps_floor_divide(state->clock_ms, 1000) + 1 : LIVENPS_FIRST_SECOND;
   for (uint64_t i = 0; i < count && !from->bad; i++) {
     second += get_signed(from, i ? 1 : LIVENPS_FIRST_SECOND, 2 * LIVENPS_LAST_SECOND);
-    livenps_text packed = get_packed(from);
+    livenps_counters counters;
+    get_counters(from, &counters);
     from->bad |= second < first || second > LIVENPS_LAST_SECOND;
     if (!from->bad) {
-      livenps_cell_wait(state, livenps_cell_find(state, dimensions), second, packed);
+      livenps_cell_wait(state, livenps_cell_find(state, dimensions), second, &counters);
     }
   }
 }
@@ -696,6 +699,7 @@ int livenps_state_load_finish(livenps_state *state, livenps_error *error) {
   for (size_t w = 0; w < state->window_count && started; w++) {
     livenps_pane_move(&state->windows[w], state->clock_ms);
   }
+  livenps_state_oldest(state);
   for (size_t r = 0; r < state->rollup_count; r++) {
     livenps_group *group = &state->rollups[r];
     bool folding = group->folding;
@@ -806,6 +810,7 @@ static void digest_waiting(const livenps_state *state, livenps_buffer *digests, 
 
 void livenps_state_digest(const livenps_state *state, char out[65]) {
   livenps_buffer digests = {0}, piece = {0};
+  livenps_state_spread(state);
   livenps_put_varint(&piece, state->started);
   livenps_put_signed(&piece, state->clock_ms);
   livenps_put_varint(&piece, state->window_count);

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 
 /* Invariants kept here
- * 1. A slot's now and previous are the sums of its slices in (head - L, head] and (head - 2L, head - L]; it has no other slices.
+ * 1. A slot's now and previous are the sums of its slices in (head - L, head] and (head - 2L, head - L]; it has no other slices. Pending
+ *    rows are in none yet; while there are any, no head moves and no series dies.
  * 2. A slot is in its window's calendar at, or before, the head at which its next slice leaves now or previous.
  * 3. A waiting row's second is above the clock's second; so every slice's number is at most the head.
- * 4. A series is alive while it has a slot; the dead are in the list of the dead until they are reported.
+ * 4. A series is alive while it has a slot, be it hollow until pending rows are spread; the dead are in the list of the dead until they
+ *    are reported.
  * 5. While a roll-up folds, no series is made: a series that is alive has all of its numbers. */
 
 enum { CELLS_MAX = 131072 /* kept between folds: what fits, since those with waiting rows always stay */ };
@@ -42,6 +44,7 @@ void livenps_state_new(livenps_state **out, const livenps_state_config *config) 
     pane->length = pane->config.length_ms / pane->config.slice_ms;
     assert(pane->length > 0);
   }
+  livenps_spread_open(state);
   state->rollup_count = config->rollup_count;
   state->rollups = livenps_alloc(config->rollup_count * sizeof *state->rollups);
   for (size_t r = 0; r < config->rollup_count; r++) {
@@ -92,6 +95,7 @@ void livenps_state_free(livenps_state *state) {
     return;
   }
   livenps_loading_free(state);
+  livenps_spread_free(state);
   for (size_t r = 0; r < state->rollup_count; r++) {
     livenps_group *group = &state->rollups[r];
     for (size_t i = 0; i < group->count; i++) {
@@ -307,23 +311,6 @@ livenps_block *livenps_pane_block(livenps_pane *pane, int64_t number) {
   return &pane->blocks[low];
 }
 
-static void slot_add(livenps_state *state, livenps_slot *slot, int64_t number, livenps_text packed) {
-  livenps_pane *pane = &state->windows[slot->window];
-  bool now = number > pane->head - pane->length;
-  int change = livenps_slices_add(&slot->slices, number, packed.at, packed.length);
-  livenps_packed_apply(now ? &slot->now : &slot->previous, packed.at, packed.length, 1);
-  livenps_pane_block(pane, livenps_floor_divide(number, LIVENPS_BLOCK))->dirty = true;
-  livenps_state_mark(state, slot->series, slot->window, true);
-  if (change > 0) {
-    int64_t when = number + (now ? pane->length : 2 * pane->length);
-    if (!slot->due.at || when < slot->due.when) {
-      livenps_calendar_set(&pane->calendar, &slot->due, when);
-    }
-  } else if (change < 0 && slot->slices.count == 0) {
-    livenps_slot_remove(state, slot);
-  }
-}
-
 /* -- cells ---------------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t cell_hash(const livenps_text dimensions[LIVENPS_DIMENSIONS]) {
@@ -400,6 +387,7 @@ static void cells_sweep(livenps_state *state) {
   if (state->cell_count <= CELLS_MAX) {
     return;
   }
+  livenps_state_spread(state); /* what is pending points to its cells */
   for (size_t i = 0; i < state->cell_buckets; i++) {
     for (livenps_cell_place **link = &state->cells[i]; *link;) {
       livenps_cell_place *cell = *link;
@@ -446,72 +434,26 @@ static livenps_series *resolve_one(livenps_state *state, const livenps_cell_plac
   return group->other ? group->other : livenps_series_make(state, rollup, livenps_text_of("~other"));
 }
 
-/* A busy state is larger than any cache: memory that a row will need is asked for before it is used, so that the waits overlap. */
-static void prefetch(const livenps_state *state, const livenps_cell_place *cell) {
-  for (size_t r = 0; r < state->rollup_count; r++) {
-    const livenps_series *series = cell->series[r];
-    for (size_t w = 0; series && w < state->window_count; w++) {
-      const livenps_slot *slot = series->places[w].slot;
-      if (slot && slot->slices.last) {
-        __builtin_prefetch(slot->slices.last, 1);
-        __builtin_prefetch((const char *)slot->slices.last + 64, 1);
-        __builtin_prefetch((const char *)slot->slices.last + 128, 1);
-        __builtin_prefetch(slot->slices.pages + slot->slices.count - 1);
-      }
-    }
+void livenps_cell_resolve(livenps_state *state, livenps_cell_place *cell, int64_t second) {
+  size_t window = 0; /* one that keeps the second */
+  while (livenps_floor_divide(second * 1000, state->windows[window].config.slice_ms) <=
+         state->windows[window].head - 2 * state->windows[window].length) {
+    window++;
   }
-}
-
-static void prefetch_slots(const livenps_state *state, const livenps_cell_place *cell) {
-  for (size_t r = 0; r < state->rollup_count; r++) {
-    const livenps_series *series = cell->series[r];
-    for (size_t w = 0; series && w < state->window_count; w++) {
-      const char *slot = (const char *)series->places[w].slot;
-      if (slot) {
-        __builtin_prefetch(slot, 1);
-        __builtin_prefetch(slot + 64, 1);
-        __builtin_prefetch(slot + 128, 1);
-      }
-    }
-  }
-}
-
-static void enter(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed) {
-  bool any = false;
-  for (size_t w = 0; w < state->window_count; w++) {
-    livenps_pane *pane = &state->windows[w];
-    pane->number = livenps_floor_divide(second * 1000, pane->config.slice_ms);
-    any |= pane->number > pane->head - 2 * pane->length;
-  }
-  if (!any) {
-    return; /* older than everything kept: only the ledger knows of it */
-  }
-  bool resolved = cell->epoch == state->epoch;
-  if (resolved) {
-    prefetch_slots(state, cell);
-    prefetch(state, cell);
-  }
-  cell->epoch = state->epoch;
-  /* One roll-up after the other is resolved and filled, so that no series stands without a slot while names are counted. */
   livenps_buffer id = {0};
   for (size_t r = 0; r < state->rollup_count; r++) {
-    if (!resolved) {
-      cell->series[r] = resolve_one(state, cell, r, &id);
-    }
-    livenps_series *series = cell->series[r];
-    for (size_t w = 0; series && w < state->window_count; w++) {
-      const livenps_pane *pane = &state->windows[w];
-      if (pane->number > pane->head - 2 * pane->length) {
-        livenps_slot *slot = series->places[w].slot;
-        slot_add(state, slot ? slot : livenps_slot_make(state, series, w), pane->number, packed);
-      }
+    livenps_series *series = cell->series[r] = resolve_one(state, cell, r, &id);
+    if (series && !alive(series)) {
+      livenps_slot_hollow(state, series, window);
     }
   }
   livenps_buffer_free(&id);
+  cell->epoch = state->epoch;
 }
 
-void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed) {
-  livenps_slices_add(&cell->waiting, second, packed.at, packed.length);
+void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second,
+                       const livenps_counters *counters) {
+  livenps_slices_add(&cell->waiting, second, counters->at, livenps_counters_mask(counters));
   int64_t first;
   if (livenps_slices_next(&cell->waiting, LIVENPS_FIRST_SECOND, &first)) {
     livenps_calendar_set(&state->waiting, &cell->due, first);
@@ -522,15 +464,14 @@ void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t s
 
 static void add(livenps_state *state, livenps_cell_place *cell, int64_t second,
                 const livenps_counters *counters) {
-  char bytes[LIVENPS_PACKED_MAX];
-  if (livenps_counters_zero(counters)) {
+  uint32_t mask = livenps_counters_mask(counters);
+  if (!mask) {
     return;
   }
-  livenps_text packed = {bytes, livenps_counters_pack(counters, bytes)};
   if (state->started && second <= second_of(state->clock_ms)) {
-    enter(state, cell, second, packed);
+    livenps_state_pend(state, cell, second, mask, counters->at);
   } else {
-    livenps_cell_wait(state, cell, second, packed);
+    livenps_cell_wait(state, cell, second, counters);
   }
 }
 
@@ -635,15 +576,26 @@ void livenps_pane_move(livenps_pane *pane, int64_t clock_ms) {
   }
 }
 
-void livenps_state_advance(livenps_state *state, int64_t clock_ms) {
-  if (clock_ms > LIVENPS_LAST_SECOND * 1000) {
-    clock_ms = LIVENPS_LAST_SECOND * 1000;
+void livenps_state_oldest(livenps_state *state) {
+  state->oldest_ms = INT64_MAX;
+  for (size_t w = 0; w < state->window_count; w++) {
+    const livenps_pane *pane = &state->windows[w];
+    int64_t oldest_ms = (pane->head - 2 * pane->length + 1) * pane->config.slice_ms;
+    state->oldest_ms = oldest_ms < state->oldest_ms ? oldest_ms : state->oldest_ms;
   }
-  if (clock_ms < LIVENPS_FIRST_SECOND * 1000 || (state->started && clock_ms <= state->clock_ms)) {
+}
+
+/* While no slice ends the clock costs nothing, and what is pending stays so. */
+static void move_windows(livenps_state *state, int64_t clock_ms) {
+  bool still = state->started;
+  for (size_t w = 0; w < state->window_count && still; w++) {
+    const livenps_pane *pane = &state->windows[w];
+    still = livenps_floor_divide(clock_ms, pane->config.slice_ms) == pane->head;
+  }
+  if (still) {
     return;
   }
-  state->started = true;
-  state->clock_ms = clock_ms;
+  livenps_state_spread(state);
   for (size_t w = 0; w < state->window_count; w++) {
     livenps_pane *pane = &state->windows[w];
     int64_t before = pane->head;
@@ -652,12 +604,28 @@ void livenps_state_advance(livenps_state *state, int64_t clock_ms) {
       slot_move(state, (livenps_slot *)due, before);
     }
   }
+  livenps_state_oldest(state);
+}
+
+void livenps_state_advance(livenps_state *state, int64_t clock_ms) {
+  if (clock_ms > LIVENPS_LAST_SECOND * 1000) {
+    clock_ms = LIVENPS_LAST_SECOND * 1000;
+  }
+  if (clock_ms < LIVENPS_FIRST_SECOND * 1000 || (state->started && clock_ms <= state->clock_ms)) {
+    return;
+  }
+  move_windows(state, clock_ms);
+  state->started = true;
+  state->clock_ms = clock_ms;
   for (livenps_due *due;
        (due = livenps_calendar_first(&state->waiting)) && due->when <= second_of(clock_ms);) {
     livenps_cell_place *cell = (livenps_cell_place *)due;
     livenps_cursor cursor = livenps_slices_from(&cell->waiting, due->when);
     while (livenps_cursor_next(&cursor) && cursor.number <= second_of(clock_ms)) {
-      enter(state, cell, cursor.number, (livenps_text){cursor.bytes, cursor.length});
+      const char *at = cursor.bytes;
+      livenps_counters counters;
+      livenps_counters_unpack(&at, at + cursor.length, &counters);
+      livenps_state_pend(state, cell, cursor.number, livenps_counters_mask(&counters), counters.at);
     }
     livenps_slices_drop(&cell->waiting, second_of(clock_ms) + 1);
     int64_t first;
@@ -678,6 +646,7 @@ int64_t livenps_state_entry_clock(const livenps_state *state) {
 }
 
 size_t livenps_state_series(const livenps_state *state, size_t rollup, bool *capped) {
+  livenps_state_spread(state);
   const livenps_group *group = &state->rollups[rollup];
   bool other = alive(group->other);
   if (capped) {

@@ -8,7 +8,13 @@
  * window before it, and the ledger of partitions. Pure: bytes, structs and a clock value in; no I/O, no wall clock.
  *
  * Invariants: any order of arrival and any batching give the same state at the same clock (while no roll-up is over its cap);
- * totals always equal the sum of the slices they cover; the clock never goes back. */
+ * totals always equal the sum of the slices they cover; the clock never goes back.
+ *
+ * Folding is lazy. What a row decides is decided when it is folded, in the order of the log: which series its names get, and so which
+ * of them go to ~other above the cap. Adding it to slices and totals waits until somebody looks, a slice ends or 65,536 rows wait; then
+ * all are added together, which costs a fraction (spread.c). As the clock of every slice and the set of series are the same then as they
+ * were when the rows came, the result is that of adding each row at once: the same entries at the same clocks give the same state
+ * whoever looks in between, and also after a snapshot, which holds everything folded. */
 typedef struct livenps_state livenps_state;
 
 typedef struct {

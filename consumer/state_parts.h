@@ -1,10 +1,10 @@
 #ifndef LIVENPS_STATE_PARTS_H
 #define LIVENPS_STATE_PARTS_H
 
-/* What state.c (fold and clock), view.c (scores and changes) and snapshot.c share; nobody else includes this.
+/* What state.c (fold and clock), spread.c (rows to slices), view.c (scores and changes) and snapshot.c share; nobody else includes this.
  *
- *   cell (touchpoint, channel, ...)         one for each tuple of dimensions: a cache, and the place of its waiting rows
- *     |  resolved once
+ *   row -> cell (touchpoint, channel, ...)  one for each tuple of dimensions: a cache, and the place of its waiting rows
+ *     |  resolved once; rows are pending until somebody looks or a slice ends, then added up and spread (spread.c)
  *     v
  *   series (roll-up, id) -- one place per window -- slot (slices, running totals)   a slot exists while it has slices
  *                                                    |
@@ -25,6 +25,7 @@ typedef struct {
       due; /* first: the calendar knows a slot by it. The head at which a slice leaves now or previous */
   livenps_series *series;
   uint32_t window;
+  bool hollow; /* in the list of those that may be without a slice */
   livenps_slices slices;
   livenps_counters now, previous;
   double p; /* of the change, while in a family */
@@ -37,6 +38,7 @@ typedef struct {
   bool changed;       /* in the list of changes */
   bool stale;         /* the test must be made again */
   int8_t verdict;
+  uint32_t sum; /* only inside a spread: place of its sum in the window's list, from 1 */
 } livenps_place;
 
 struct livenps_series {
@@ -84,12 +86,31 @@ typedef struct {
   uint64_t *hashes;
 } livenps_block;
 
+/* Counters of which few are not zero: at[i] says something only where the mask has bit i. */
+typedef struct {
+  union {
+    livenps_series *series;
+    struct livenps_cell_place *cell;
+  } of;
+  uint32_t mask;
+  int64_t at[LIVENPS_COUNTERS];
+} livenps_sum;
+
+typedef struct {
+  livenps_sum *at;
+  uint32_t count, capacity;
+} livenps_sums;
+
 typedef struct {
   livenps_window config;
   int64_t length; /* in slices: W/g */
   int64_t head;   /* the newest slice at the clock */
-  int64_t number; /* of the row that is being entered */
   livenps_calendar calendar;
+  /* While rows are spread: the sums of one slice, which go to the windows that are fed from this one too. */
+  livenps_sums sums;
+  int64_t number, second; /* that slice, and a second in it */
+  size_t *fed; /* windows whose slices consist of whole slices of this one, and of no coarser window's */
+  size_t fed_count;
   livenps_block *blocks; /* sorted */
   size_t block_count, block_capacity;
 } livenps_pane;
@@ -100,6 +121,7 @@ struct livenps_cell_place {
   livenps_slices waiting; /* by second */
   livenps_cell_place *next;
   uint64_t hash, epoch; /* the series are good while the epoch is the state's */
+  uint32_t sum;         /* only inside a spread: place of its sum among those of one second, from 1 */
   livenps_text dimensions[LIVENPS_DIMENSIONS];
   livenps_series *series[]; /* one per roll-up; NULL: a dimension is absent */
 };
@@ -114,9 +136,33 @@ typedef struct {
   uint32_t window;
 } livenps_change;
 
+/* A row that was folded and is not in any slice yet. Its counters that are not zero stand in the list of values. */
+typedef struct {
+  livenps_cell_place *cell;
+  int64_t second;
+  uint32_t mask;
+  uint32_t first;
+} livenps_pending;
+
+typedef struct {
+  livenps_pending *at;
+  size_t count, capacity;
+  int64_t *values;
+  size_t value_count, value_capacity;
+} livenps_pendings;
+
+/* A pending row and its second, counted from the first one. */
+typedef struct {
+  uint64_t key;
+  uint32_t row;
+} livenps_order;
+
 struct livenps_state {
   livenps_pane *windows;
   size_t window_count;
+  size_t *finest_first; /* windows by slice */
+  size_t *roots;        /* windows that are fed from rows */
+  size_t root_count;
   livenps_group *rollups;
   size_t rollup_count;
   size_t series_max;
@@ -132,7 +178,16 @@ struct livenps_state {
   livenps_cell_place **cells;
   size_t cell_buckets, cell_count;
   livenps_calendar waiting;
-  uint64_t epoch; /* rises when what a cell resolved to may be wrong */
+  uint64_t epoch; /* rises when what a cell resolved to may be wrong; never while rows are pending */
+
+  int64_t oldest_ms;        /* what is older than this is in no window at the clock */
+  livenps_pendings pending; /* in the order of arrival */
+  livenps_pendings merged;  /* only inside a spread: by second, one for each cell */
+  livenps_sums cell_sums;   /* the same: of one second */
+  livenps_order *order;     /* the same: room for twice order_capacity */
+  size_t order_capacity;
+  livenps_slot **hollow; /* slots that may be without a slice when everything is spread */
+  size_t hollow_count, hollow_capacity;
 
   livenps_change *changes;
   size_t change_count, change_capacity;
@@ -156,10 +211,27 @@ void livenps_slot_remove(livenps_state *state, livenps_slot *slot); /* the serie
 void livenps_slot_schedule(livenps_state *state, livenps_slot *slot);
 livenps_cell_place *livenps_cell_find(livenps_state *state,
                                       const livenps_text dimensions[LIVENPS_DIMENSIONS]); /* made if needed */
-void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second, livenps_text packed);
+void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t second,
+                       const livenps_counters *counters);
+/* Finds or makes the cell's series: now, because above the cap it matters who comes first. The second is in one window at least; the
+ * rows that make its series alive are pending. */
+void livenps_cell_resolve(livenps_state *state, livenps_cell_place *cell, int64_t second);
 void livenps_state_mark(livenps_state *state, livenps_series *series, size_t window, bool stale);
 void livenps_pane_move(livenps_pane *pane, int64_t clock_ms);         /* the head only */
+void livenps_state_oldest(livenps_state *state);                      /* after the heads have moved */
 livenps_block *livenps_pane_block(livenps_pane *pane, int64_t block); /* made (not dirty) if needed */
+
+/* spread.c */
+void livenps_spread_open(livenps_state *state); /* when the windows are known */
+void livenps_spread_free(livenps_state *state);
+/* Notes a row whose second is not ahead of the clock. mask: its counters that are not zero; they stand in values by their number. */
+void livenps_state_pend(livenps_state *state, livenps_cell_place *cell, int64_t second, uint32_t mask,
+                        const int64_t *values);
+/* Adds what is pending to slices and totals. Whoever reads or moves slots calls it first, also who only looks: what there is to be
+ * seen is the same before and after. */
+void livenps_state_spread(const livenps_state *state);
+livenps_slot *livenps_slot_hollow(livenps_state *state, livenps_series *series,
+                                  size_t window); /* makes one; a spread fills it */
 
 /* view.c */
 void livenps_family_leave(livenps_state *state, livenps_slot *slot); /* legal when it is in none */

@@ -100,6 +100,7 @@ static void family_judge(livenps_state *state, livenps_family *family) {
 }
 
 void livenps_state_refresh(livenps_state *state) {
+  livenps_state_spread(state);
   for (size_t i = 0; i < state->change_count; i++) {
     livenps_place *place = &state->changes[i].series->places[state->changes[i].window];
     if (place->stale) {
@@ -259,6 +260,7 @@ int livenps_state_changed(livenps_state *state, const livenps_visitor *visitor) 
 }
 
 void livenps_state_change_all(livenps_state *state) {
+  livenps_state_spread(state);
   for (size_t r = 0; r < state->rollup_count; r++) {
     for (size_t i = 0; i < state->rollups[r].count; i++) {
       livenps_series *series = state->rollups[r].all[i];
@@ -322,6 +324,7 @@ void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, 
   const livenps_group *group = &state->rollups[rollup];
   const livenps_pane *pane = &state->windows[window];
   int64_t end = livenps_floor_divide(end_ms, pane->config.slice_ms), first = end - pane->length;
+  livenps_state_spread(state);
   /* The running totals are at hand; only the slices in which the two windows differ are read. */
   assert(end <= pane->head + 1 && end > pane->head - pane->length);
   bool previous_kept = first - pane->length > pane->head - 2 * pane->length;

@@ -300,6 +300,49 @@ def test_capped_totals_are_right():
     driver.close()
 
 
+@pytest.mark.parametrize("series_max", (3, 1000))
+def test_who_looks_and_when_does_not_matter(series_max):
+    """Rows are spread when somebody looks or a slice ends. The same entries at the same clocks give the same state, also above the cap,
+    whoever looks in between, and also for who goes on from a snapshot."""
+    seed = int(os.environ.get("RECOUNT_SEED", random.randrange(1 << 30)))
+    print("RECOUNT_SEED=%d" % seed)
+    rng = random.Random("%d looks %d" % (seed, series_max))
+    config = CONFIGURATIONS["mixed"]
+    clock, busy, entries = 1_700_000_000_000, list(range(6)), []
+    for _ in range(120):
+        clock += rng.choice((0, 100, 250, 250, 1500, 20000 if rng.random() < 0.1 else 0))
+        if rng.random() < 0.1:
+            busy = rng.sample(range(12), 5)
+        events = [random_event(rng, random_second(rng, clock, 30000)) for _ in range(rng.randint(0, 12))]
+        for event in events:
+            event["dimensions"]["touchpoint"] = b"t%d" % rng.choice(busy)
+        entries.append((clock, events))
+
+    def look(how, driver):
+        if how == "load":
+            driver.say("snapshot 1000")
+            driver.say("load")
+        elif how == "snapshot":
+            driver.say("snapshot 1000")
+        elif how:
+            driver.ask(how, "all" if how == "series" else "digest" if how == "digest" else "clock")
+
+    ways = [lambda: None, lambda: "digest", lambda: "load", lambda: rng.choice((None, None, "views", "changed", "series", "snapshot", "load"))]
+    digests, others = set(), set()
+    for way in ways:
+        driver = Driver(config, series_max)
+        for clock, events in entries:
+            driver.say("advance %d" % clock)
+            for event in events:
+                driver.event(event)
+            driver.say("commit %d" % clock)
+            look(way(), driver)
+        digests.add(driver.digest())
+        others.add(any(key[2] == "~other" for key in driver.views()))
+        driver.close()
+    assert len(digests) == 1 and others == {series_max == 3}
+
+
 def test_the_oracle_itself():
     """The recount's own formulas against numbers from outside."""
     with open(os.path.join(ROOT, "tests", "vectors", "nps.json"), encoding="utf-8") as file:

@@ -960,6 +960,58 @@ static void test_cap(void **unused) {
   forget(&all);
 }
 
+/* More rows than may be pending, of more series than are summed at a time: the same as with somebody who looks all the time. */
+static void test_many_pending_rows(void **unused) {
+  (void)unused;
+  livenps_state_config config = config_make();
+  livenps_state *state, *watched;
+  char name[16], digest[65];
+  config.series_max = 100000;
+  livenps_state_new(&state, &config);
+  livenps_state_new(&watched, &config);
+  livenps_state_advance(state, (int64_t)T * 1000);
+  livenps_state_advance(watched, (int64_t)T * 1000);
+  for (int i = 0; i < 70000; i++) {
+    int second = T - i % 13 * (i % 7) * 50, score = i % 11;
+    snprintf(name, sizeof name, "t%d", i % 5000);
+    add(state, name, second, score, 1 + i % 3);
+    add(watched, name, second, score, 1 + i % 3);
+    if (i % 1000 == 0) {
+      livenps_state_digest(watched, digest);
+    }
+  }
+  livenps_state_digest(watched, digest);
+  digest_is(state, digest);
+  assert_int_equal(livenps_state_series(state, 0, NULL), 5000);
+  assert_int_equal(view_of(state, 2, 1, "all").n + view_of(state, 2, 1, "all").previous_n, 140000 - 1);
+  livenps_state_free(state);
+  livenps_state_free(watched);
+}
+
+/* A name that comes and goes again before anybody looks. */
+static void test_pending_rows_that_cancel(void **unused) {
+  (void)unused;
+  bool capped;
+  seen in = {.stop_at = SIZE_MAX};
+  livenps_state *state = make();
+  livenps_state_advance(state, (int64_t)T * 1000);
+  add(state, "a", T, 9, 1);
+  add(state, "a", T, 9, -1);
+  assert_int_equal(livenps_state_series(state, 0, &capped), 0);
+  add(state, "a", T, 9, 2);
+  add(state, "b", T - 1, 3, 4);
+  add(state, "b", T - 1, 3, -4);
+  assert_int_equal(livenps_state_series(state, 0, NULL), 1);
+  assert_int_equal(view_of(state, 2, 0, "all").n, 2);
+  /* It died and came back within one spread. */
+  add(state, "a", T, 9, -2);
+  add(state, "a", T - 2, 0, 1);
+  assert_int_equal(view_of(state, 0, 0, "a").n, 1);
+  assert_int_equal(changed(state, &in), 0);
+  assert_string_equal(in.gone_id, "b");
+  livenps_state_free(state);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_free_null),
@@ -981,6 +1033,8 @@ int main(void) {
       cmocka_unit_test(test_subtraction_leaves_no_trace),
       cmocka_unit_test(test_cap),
       cmocka_unit_test(test_cap_and_the_dead),
+      cmocka_unit_test(test_many_pending_rows),
+      cmocka_unit_test(test_pending_rows_that_cancel),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,106 @@
+/* What it costs to read log entries and fold them, as the aggregator does it while the clock goes on:
+ *   fold [--touchpoints=N] [--windows=5m/1s,1h/10s...] [--rate=EVENTS] [--seconds=N] [--rounds=N]
+ * Simulated events, `rate` in a second, ten entries a second; the clock stands at each entry's time when it is folded, and what was
+ * folded is in its slices when the next second begins. The first second, in which most names are new, is not counted. Prints name
+ * value: the best round's nanoseconds of CPU per event and per row, rows of an event, series, resident kilobytes. */
+
+#include "bench.h"
+
+#include "consumer/combine.h"
+#include "consumer/state.h"
+
+enum { ENTRIES = 10 /* a second */ };
+
+typedef struct {
+  int64_t ms;
+  livenps_buffer payload;
+  size_t rows;
+} logged;
+
+static livenps_settings settings;
+
+static void make_entries(logged *entries, size_t count, size_t events, int touchpoints, int64_t start_ms) {
+  livenps_error error = {0};
+  livenps_generator *generator;
+  livenps_generated made;
+  livenps_combine *combine = livenps_combine_new();
+  const livenps_generator_options options = {
+      .seed = 1, .touchpoints = touchpoints, .start_ms = start_ms, .incident_at = LIVENPS_NO_INCIDENT};
+  if (livenps_generator_open(&generator, &options, &error))
+    bench_fail("fold", error.text);
+  for (size_t i = 0; i < count; i++) {
+    entries[i] = (logged){.ms = start_ms + (int64_t)i * 1000 / ENTRIES};
+    for (size_t e = 0; e < events; e++) {
+      livenps_generator_next(generator, entries[i].ms, &made);
+      livenps_combine_add(combine, &made.event);
+    }
+    livenps_entry entry = {.writer = livenps_text_of("bench"), .clock_ms = entries[i].ms};
+    livenps_combine_lend(combine, &entry);
+    livenps_entry_encode(&entry, &entries[i].payload);
+    entries[i].rows = entry.row_count;
+    livenps_combine_reset(combine);
+  }
+  livenps_generator_close(generator);
+  livenps_combine_free(combine);
+}
+
+static double round_fold(const logged *entries, size_t count, size_t *series) {
+  livenps_state *state;
+  livenps_error error = {0};
+  double began = 0;
+  livenps_state_open(&state, &settings);
+  for (size_t i = 0; i < count; i++) {
+    livenps_entry entry = {0};
+    livenps_state_advance(state, entries[i].ms);
+    if (i == ENTRIES)
+      began = bench_clock(CLOCK_THREAD_CPUTIME_ID);
+    if (livenps_entry_decode(&entry, entries[i].payload.at, entries[i].payload.length, &error) ||
+        livenps_state_fold(state, &entry, entries[i].ms, &error))
+      bench_fail("fold", error.text);
+    livenps_entry_free(&entry);
+  }
+  livenps_state_advance(state, entries[0].ms + (int64_t)count * 1000 / ENTRIES);
+  const double took = bench_clock(CLOCK_THREAD_CPUTIME_ID) - began;
+  *series = 0;
+  for (size_t r = 0; r < settings.rollups.count; r++)
+    *series += livenps_state_series(state, r, NULL);
+  livenps_state_free(state);
+  return took;
+}
+
+int main(int argc, char **argv) {
+  livenps_error error = {0};
+  const size_t seconds = (size_t)bench_number(argc, argv, "seconds", "4") + 1;
+  const size_t events = (size_t)bench_number(argc, argv, "rate", "200000") / ENTRIES;
+  const long rounds = bench_number(argc, argv, "rounds", "5");
+  const char *windows = bench_option(argc, argv, "windows", NULL);
+  size_t series = 0, rows = 0;
+  livenps_settings_default(&settings);
+  settings.series_max = 1000000;
+  if (windows) {
+    char setting[500];
+    snprintf(setting, sizeof setting, "windows=%s", windows);
+    if (livenps_settings_set(&settings, setting, &error))
+      bench_fail("fold", error.text);
+  }
+  logged *entries = livenps_alloc(seconds * ENTRIES * sizeof *entries);
+  make_entries(entries, seconds * ENTRIES, events, (int)bench_number(argc, argv, "touchpoints", "24"),
+               livenps_wall_ms() / 1000 * 1000);
+  double best = 1e9;
+  for (long i = 0; i < rounds; i++) {
+    const double took = round_fold(entries, seconds * ENTRIES, &series);
+    best = took < best ? took : best;
+  }
+  for (size_t i = 0; i < seconds * ENTRIES; i++) {
+    rows += i < ENTRIES ? 0 : entries[i].rows;
+    livenps_buffer_free(&entries[i].payload);
+  }
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const double counted = (double)((seconds - 1) * ENTRIES * events);
+  printf("event_ns %.1f\nrow_ns %.1f\nevent_rows %.3f\nseries %zu\nresident_kb %ld\n", best * 1e9 / counted,
+         best * 1e9 / (double)rows, (double)rows / counted, series, usage.ru_maxrss);
+  free(entries);
+  livenps_settings_free(&settings);
+  return 0;
+}
