@@ -11,6 +11,12 @@ static int64_t minus(int64_t a, int64_t b) {
   return (int64_t)((uint64_t)a - (uint64_t)b);
 }
 
+/* The first counters are in the order of livenps_type. */
+enum { kind_counters = LIVENPS_INTERACTIONS };
+_Static_assert((int)LIVENPS_INVITATIONS == (int)kind_counters + (int)LIVENPS_INVITATION &&
+                   (int)LIVENPS_ANSWERS == (int)kind_counters + (int)LIVENPS_ANSWER,
+               "the order of livenps_type");
+
 static int value_counter(int score) {
   return score >= 9   ? LIVENPS_VALUE_PROMOTERS
          : score >= 7 ? LIVENPS_VALUE_PASSIVES
@@ -20,10 +26,9 @@ static int value_counter(int score) {
 void livenps_counters_count(livenps_counters *counters, const livenps_event *event) {
   int64_t *at = counters->at;
   int score = event->score;
-  switch (event->type) {
-  case LIVENPS_INTERACTION: at[LIVENPS_INTERACTIONS]++; return;
-  case LIVENPS_INVITATION: at[LIVENPS_INVITATIONS]++; return;
-  case LIVENPS_ANSWER: at[LIVENPS_ANSWERS]++; break;
+  at[kind_counters + event->type]++;
+  if (event->type != LIVENPS_ANSWER) {
+    return;
   }
   switch (event->scale) {
   case LIVENPS_SCALE_NPS:

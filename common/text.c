@@ -158,18 +158,21 @@ static void fill_random(void *out, size_t size) {
   }
 }
 
-static uint64_t hash_keys[4];
-
-/* Before main, so that the hot path has no test for a first time and threads have nothing to agree on. */
-__attribute__((constructor)) static void fill_hash_keys(void) {
-  fill_random(hash_keys, sizeof hash_keys);
-}
-
 /* The folded 64 x 64 -> 128 bit product of wyhash. Without the keys nobody can aim at a collision. */
 static inline uint64_t mix(uint64_t a, uint64_t b) {
   __extension__ typedef unsigned __int128 wide;
   wide product = (wide)a * b;
   return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static uint64_t hash_keys[4], word_keys[LIVENPS_HASH_WORDS + 2];
+
+/* Before main, so that the hot path has no test for a first time and threads have nothing to agree on. */
+__attribute__((constructor)) static void fill_hash_keys(void) {
+  fill_random(hash_keys, sizeof hash_keys);
+  for (size_t i = 0; i < sizeof word_keys / sizeof *word_keys; i++) {
+    word_keys[i] = mix(hash_keys[i % 4] + i, hash_keys[(i + 1) % 4] ^ UINT64_C(0x9E3779B97F4A7C15) * (i + 1));
+  }
 }
 
 static inline uint64_t load8(const unsigned char *at) {
@@ -209,6 +212,16 @@ uint64_t livenps_hash_more(uint64_t hash, const void *bytes, size_t length) {
 
 uint64_t livenps_hash(const void *bytes, size_t length) {
   return livenps_hash_more(0, bytes, length);
+}
+
+/* Each pair by keys of its own, none waits for another. */
+uint64_t livenps_hash_words(const uint64_t *words, size_t count) {
+  uint64_t hash = word_keys[LIVENPS_HASH_WORDS];
+  assert(count % 2 == 0 && count <= LIVENPS_HASH_WORDS);
+  for (size_t i = 0; i < count; i += 2) {
+    hash ^= mix(words[i] ^ word_keys[i], words[i + 1] ^ word_keys[i + 1]);
+  }
+  return mix(hash, word_keys[LIVENPS_HASH_WORDS + 1]);
 }
 
 static void print_hex(char *out, const unsigned char *bytes, size_t digits) {

@@ -50,6 +50,32 @@ int livenps_get_text(const char **at, const char *end, livenps_text *text); /* b
 uint64_t livenps_hash(const void *bytes, size_t length);
 uint64_t livenps_hash_more(uint64_t hash, const void *bytes, size_t length);
 
+/* Sixteen bytes that stand for a text in keys of several texts: two are equal where texts of at most 16 bytes and of equal length are. */
+enum { LIVENPS_SHORT = 16 };
+static inline void livenps_text_words(livenps_text text, uint64_t words[2]) {
+  const unsigned char *at = (const unsigned char *)text.at;
+  uint32_t first, last;
+  if (text.length > LIVENPS_SHORT) {
+    words[0] = livenps_hash(text.at, text.length);
+    words[1] = text.length;
+  } else if (text.length >= 8) {
+    memcpy(&words[0], at, 8);
+    memcpy(&words[1], at + text.length - 8, 8);
+  } else if (text.length >= 4) {
+    memcpy(&first, at, 4);
+    memcpy(&last, at + text.length - 4, 4);
+    words[0] = first;
+    words[1] = last;
+  } else {
+    words[0] =
+        text.length ? (uint64_t)at[0] << 16 | (uint64_t)at[text.length >> 1] << 8 | at[text.length - 1] : 0;
+    words[1] = 0;
+  }
+}
+/* The same kind of hash over such words, faster: an even number of them, at most LIVENPS_HASH_WORDS. */
+enum { LIVENPS_HASH_WORDS = 12 };
+uint64_t livenps_hash_words(const uint64_t *words, size_t count);
+
 /* Fills with random bytes (getrandom) as lower-case hex; size counts the final NUL: 33 gives 128 bits. */
 void livenps_random_hex(char *out, size_t size);
 

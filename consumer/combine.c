@@ -8,7 +8,7 @@
  * distinct tuple of dimensions once, in the order of appearance, and is asked only when a row is new. Both keep the hash, so that
  * growing and comparing rarely touch the keys. */
 typedef struct {
-  uint64_t hash;
+  uint32_t hash;  /* a half of it: small slots, so that more of them are near */
   uint32_t index; /* + 1; 0 is free */
 } slot;
 
@@ -17,18 +17,26 @@ typedef struct {
   size_t mask, used;
 } table;
 
+/* The dimensions of a cell in few words. Equal cells have equal keys; cells of equal keys differ at most in texts of more than
+ * LIVENPS_SHORT bytes. */
+typedef struct {
+  uint64_t words[2 * LIVENPS_DIMENSIONS];
+  uint64_t lengths; /* sixteen bits each: whether it is there, and its length or LONG */
+} cell_key;
+enum { LONG = 0x7FFF };
+
 struct livenps_combine {
   table row_table, cell_table;
   livenps_row *rows;
   size_t row_count, row_capacity;
   struct stored {
-    size_t offset; /* of its key in keys */
-    size_t length;
+    cell_key key;
+    size_t offset; /* of its dimensions in names, one behind the other */
+    bool has_long;
   } * stored;
-  livenps_cell *cells; /* rebuilt from stored when lent: keys may move while they grow */
+  livenps_cell *cells; /* rebuilt from stored when lent: names may move while they grow */
   size_t cell_count, cell_capacity;
-  livenps_buffer keys; /* of the cells: a byte of presence, then length and bytes of each present dimension */
-  livenps_buffer key;  /* of the event at hand */
+  livenps_buffer names;
 };
 
 enum { FIRST_SLOTS = 1024 };
@@ -37,7 +45,7 @@ static void table_new(table *t, size_t slots) {
   *t = (table){livenps_alloc(slots * sizeof(slot)), slots - 1, 0};
 }
 
-static void table_put(table *t, uint64_t hash, uint32_t index) {
+static void table_put(table *t, uint32_t hash, uint32_t index) {
   size_t i = hash & t->mask;
   while (t->at[i].index)
     i = (i + 1) & t->mask;
@@ -45,7 +53,7 @@ static void table_put(table *t, uint64_t hash, uint32_t index) {
   t->used++;
 }
 
-static void table_add(table *t, uint64_t hash, uint32_t index) {
+static void table_add(table *t, uint32_t hash, uint32_t index) {
   if ((t->used + 1) * 2 > t->mask) {
     table bigger;
     table_new(&bigger, (t->mask + 1) * 2);
@@ -84,36 +92,67 @@ void livenps_combine_free(livenps_combine *combine) {
   free(combine->rows);
   free(combine->stored);
   free(combine->cells);
-  livenps_buffer_free(&combine->keys);
-  livenps_buffer_free(&combine->key);
+  livenps_buffer_free(&combine->names);
   free(combine);
 }
 
-static void make_key(livenps_buffer *key, const livenps_event *event) {
-  key->length = 0;
-  char present = 0;
-  for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
-    present = (char)(present | (event->dimensions[d].at != NULL) << d);
-  livenps_buffer_add(key, &present, 1);
-  for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
-    if (event->dimensions[d].at) {
-      const uint32_t length = (uint32_t)event->dimensions[d].length;
-      livenps_buffer_add(key, &length, sizeof length);
-      livenps_buffer_add(key, event->dimensions[d].at, length);
-    }
+/* The key of the event's cell. */
+static inline void make_key(const livenps_event *event, cell_key *key) {
+  key->lengths = 0;
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    const livenps_text text = event->dimensions[d];
+    livenps_text_words(text, &key->words[2 * d]);
+    const uint64_t length = text.length < LONG ? text.length : LONG;
+    key->lengths |= (length << 1 | (text.at != NULL)) << 16 * d;
+  }
 }
 
-static bool same_key(const livenps_combine *combine, uint32_t cell) {
+/* second: 0 for the cell alone. */
+static inline uint32_t hash_of(const cell_key *key, int64_t second) {
+  uint64_t words[2 * LIVENPS_DIMENSIONS + 2];
+  memcpy(words, key->words, sizeof key->words);
+  words[2 * LIVENPS_DIMENSIONS] = key->lengths;
+  words[2 * LIVENPS_DIMENSIONS + 1] = (uint64_t)second;
+  return (uint32_t)livenps_hash_words(words, sizeof words / sizeof *words);
+}
+
+static bool key_has(const cell_key *key, int dimension) {
+  return key->lengths >> 16 * dimension & 1;
+}
+
+static size_t key_length(const cell_key *key, int dimension) {
+  const size_t length = key->lengths >> (16 * dimension + 1) & LONG;
+  return length > LIVENPS_SHORT ? key->words[2 * dimension + 1] : length;
+}
+
+static bool same_long_texts(const livenps_combine *combine, const struct stored *stored,
+                            const livenps_event *event) {
+  const char *at = combine->names.at + stored->offset;
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    const size_t length = key_length(&stored->key, d);
+    if (length > LIVENPS_SHORT && memcmp(at, event->dimensions[d].at, length) != 0)
+      return false;
+    at += length;
+  }
+  return true;
+}
+
+static inline bool same_cell(const livenps_combine *combine, uint32_t cell, const cell_key *key,
+                             const livenps_event *event) {
   const struct stored *stored = &combine->stored[cell];
-  return stored->length == combine->key.length &&
-         memcmp(combine->keys.at + stored->offset, combine->key.at, stored->length) == 0;
+  uint64_t differ = stored->key.lengths ^ key->lengths;
+  for (int i = 0; i < 2 * LIVENPS_DIMENSIONS; i++)
+    differ |= stored->key.words[i] ^ key->words[i];
+  return differ == 0 && (!stored->has_long || same_long_texts(combine, stored, event));
 }
 
-/* The cell of combine->key, made if it is new. */
-static uint32_t find_cell(livenps_combine *combine, uint64_t hash) {
+/* The event's cell, made if it is new. */
+static uint32_t find_cell(livenps_combine *combine, const cell_key *key, const livenps_event *event) {
+  const uint32_t hash = hash_of(key, 0);
   for (size_t i = hash & combine->cell_table.mask; combine->cell_table.at[i].index;
        i = (i + 1) & combine->cell_table.mask)
-    if (combine->cell_table.at[i].hash == hash && same_key(combine, combine->cell_table.at[i].index - 1))
+    if (combine->cell_table.at[i].hash == hash &&
+        same_cell(combine, combine->cell_table.at[i].index - 1, key, event))
       return combine->cell_table.at[i].index - 1;
   if (combine->cell_count == combine->cell_capacity) {
     combine->cell_capacity = combine->cell_capacity ? combine->cell_capacity * 2 : 256;
@@ -121,8 +160,12 @@ static uint32_t find_cell(livenps_combine *combine, uint64_t hash) {
     combine->cells = livenps_resize(combine->cells, combine->cell_capacity * sizeof *combine->cells);
   }
   const uint32_t cell = (uint32_t)combine->cell_count++;
-  combine->stored[cell] = (struct stored){combine->keys.length, combine->key.length};
-  livenps_buffer_add(&combine->keys, combine->key.at, combine->key.length);
+  struct stored *stored = &combine->stored[cell];
+  *stored = (struct stored){.key = *key, .offset = combine->names.length};
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    livenps_buffer_add(&combine->names, key_has(key, d) ? event->dimensions[d].at : "", key_length(key, d));
+    stored->has_long |= key_length(key, d) > LIVENPS_SHORT;
+  }
   table_add(&combine->cell_table, hash, cell);
   return cell;
 }
@@ -130,15 +173,15 @@ static uint32_t find_cell(livenps_combine *combine, uint64_t hash) {
 void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
   /* Floor, also before 1970. */
   const int64_t second = event->time_ms >= 0 ? event->time_ms / 1000 : -((-event->time_ms + 999) / 1000);
-  make_key(&combine->key, event);
-  const uint64_t cell_hash = livenps_hash(combine->key.at, combine->key.length);
-  const uint64_t hash = livenps_hash_more(cell_hash, &second, sizeof second);
+  cell_key key;
+  make_key(event, &key);
+  const uint32_t hash = hash_of(&key, second);
   size_t i = hash & combine->row_table.mask;
   for (; combine->row_table.at[i].index; i = (i + 1) & combine->row_table.mask) {
     if (combine->row_table.at[i].hash != hash)
       continue;
     livenps_row *row = &combine->rows[combine->row_table.at[i].index - 1];
-    if (row->second == second && same_key(combine, row->cell)) {
+    if (row->second == second && same_cell(combine, row->cell, &key, event)) {
       livenps_counters_count(&row->counters, event);
       return;
     }
@@ -148,7 +191,7 @@ void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
     combine->rows = livenps_resize(combine->rows, combine->row_capacity * sizeof *combine->rows);
   }
   const uint32_t row = (uint32_t)combine->row_count++;
-  combine->rows[row] = (livenps_row){.cell = find_cell(combine, cell_hash), .second = second};
+  combine->rows[row] = (livenps_row){.cell = find_cell(combine, &key, event), .second = second};
   livenps_counters_count(&combine->rows[row].counters, event);
   table_add(&combine->row_table, hash, row);
 }
@@ -159,16 +202,12 @@ size_t livenps_combine_rows(const livenps_combine *combine) {
 
 void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry) {
   for (size_t c = 0; c < combine->cell_count; c++) {
-    const char *at = combine->keys.at + combine->stored[c].offset;
-    const char present = *at++;
+    const struct stored *stored = &combine->stored[c];
+    const char *at = combine->names.at ? combine->names.at + stored->offset : "";
     for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
-      combine->cells[c].dimensions[d] = (livenps_text){NULL, 0};
-      if (!(present >> d & 1))
-        continue;
-      uint32_t length;
-      memcpy(&length, at, sizeof length);
-      combine->cells[c].dimensions[d] = (livenps_text){at + sizeof length, length};
-      at += sizeof length + length;
+      const size_t length = key_length(&stored->key, d);
+      combine->cells[c].dimensions[d] = (livenps_text){key_has(&stored->key, d) ? at : NULL, length};
+      at += length;
     }
   }
   entry->cells = combine->cells;
@@ -181,5 +220,5 @@ void livenps_combine_reset(livenps_combine *combine) {
   table_clear(&combine->row_table);
   table_clear(&combine->cell_table);
   combine->row_count = combine->cell_count = 0;
-  combine->keys.length = 0;
+  combine->names.length = 0;
 }

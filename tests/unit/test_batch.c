@@ -458,8 +458,51 @@ static void test_cells_do_not_run_together(void **state) {
   livenps_combine_free(combine);
 }
 
+/* Names of every length that differ in one byte, wherever it stands, and that are absent or empty: each is a cell of its own, found again,
+ * and lent as it was given. */
+static void test_every_name_is_its_own(void **state) {
+  (void)state;
+  enum { LONGEST = 70 };
+  livenps_combine *combine = livenps_combine_new();
+  livenps_event event = {.type = LIVENPS_INTERACTION};
+  const livenps_text nothing = {0};
+  char name[LONGEST];
+  for (int round = 0; round < 2; round++)
+    for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+      for (size_t length = 0; length <= LONGEST; length++)
+        for (size_t place = 0; place <= length; place++) {
+          memset(name, 'x', sizeof name);
+          if (place < length)
+            name[place] = 'y';
+          event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("");
+          event.dimensions[d] = (livenps_text){name, length};
+          livenps_combine_add(combine, &event);
+          event.dimensions[d] = nothing;
+        }
+  /* all of a name's places, and the one without; a dimension's empty name beside the empty touchpoint, and that alone */
+  const size_t names = LONGEST * (LONGEST + 1) / 2 + LONGEST;
+  assert_int_equal(livenps_combine_rows(combine), LIVENPS_DIMENSIONS * (names + 1));
+  livenps_entry lent = {0};
+  livenps_combine_lend(combine, &lent);
+  assert_int_equal(lent.cell_count, lent.row_count);
+  size_t cell = 0;
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+    for (size_t length = 0; length <= LONGEST; length++)
+      for (size_t place = 0; place <= length; place++, cell++) {
+        const livenps_cell *got = &lent.cells[cell];
+        assert_int_equal(lent.rows[cell].counters.at[LIVENPS_INTERACTIONS], 2);
+        assert_int_equal(got->dimensions[d].length, length);
+        for (size_t i = 0; i < length; i++)
+          assert_int_equal(got->dimensions[d].at[i], i == place ? 'y' : 'x');
+        for (int other = 0; other < LIVENPS_DIMENSIONS; other++)
+          assert_int_equal(got->dimensions[other].at != NULL, other == d || other == LIVENPS_TOUCHPOINT);
+      }
+  livenps_combine_free(combine);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_every_name_is_its_own),
       cmocka_unit_test_setup_teardown(test_every_offset_once, begin, end),
       cmocka_unit_test_setup_teardown(test_first_jump_is_not_believed, begin, end),
       cmocka_unit_test_setup_teardown(test_jumps_that_move, begin, end),

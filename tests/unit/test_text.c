@@ -134,18 +134,89 @@ static void test_hash(void **state) {
   assert_in_range(flipped, 320 * 28, 320 * 36);
 }
 
+/* Each bit of each word matters, and words that change places; buckets fill as by chance, whatever the words have in common. */
+static void test_hash_words(void **state) {
+  (void)state;
+  uint64_t words[LIVENPS_HASH_WORDS] = {0};
+  for (size_t count = 2; count <= LIVENPS_HASH_WORDS; count += 2) {
+    const uint64_t zero = livenps_hash_words(words, count);
+    int flipped = 0;
+    for (size_t bit = 0; bit < count * 64; bit++) {
+      words[bit / 64] = UINT64_C(1) << bit % 64;
+      flipped += __builtin_popcountll(livenps_hash_words(words, count) ^ zero);
+      words[bit / 64] = 0;
+    }
+    assert_in_range(flipped, (int)count * 64 * 30, (int)count * 64 * 34);
+  }
+  for (size_t at = 0; at < LIVENPS_HASH_WORDS; at++) {
+    unsigned buckets[256] = {0}, most = 0;
+    for (uint64_t i = 0; i < 4096; i++) {
+      words[at] = i << (at * 5);
+      const unsigned now = ++buckets[livenps_hash_words(words, LIVENPS_HASH_WORDS) % 256];
+      most = now > most ? now : most;
+    }
+    words[at] = 0;
+    assert_true(most < 60); /* as below */
+  }
+  words[0] = 1;
+  words[3] = 2;
+  const uint64_t hash = livenps_hash_words(words, 4);
+  for (size_t i = 0; i < 4; i++) {
+    for (size_t j = i + 1; j < 4; j++) {
+      const uint64_t kept = words[i];
+      words[i] = words[j];
+      words[j] = kept;
+      assert_true(words[i] == words[j] || livenps_hash_words(words, 4) != hash);
+      words[j] = words[i];
+      words[i] = kept;
+    }
+  }
+}
+
+/* Texts of one length that differ anywhere have other words; longer ones nearly always. */
+static void test_words_of_texts(void **state) {
+  (void)state;
+  char bytes[40];
+  for (size_t length = 0; length <= sizeof bytes; length++) {
+    uint64_t one[2], other[2];
+    memset(bytes, 'x', sizeof bytes);
+    livenps_text_words((livenps_text){bytes, length}, one);
+    for (size_t place = 0; place < length; place++) {
+      for (int bit = 0; bit < 8; bit++) {
+        bytes[place] = (char)(bytes[place] ^ 1 << bit);
+        livenps_text_words((livenps_text){bytes, length}, other);
+        assert_true(one[0] != other[0] || one[1] != other[1]);
+        bytes[place] = (char)(bytes[place] ^ 1 << bit);
+      }
+    }
+  }
+  uint64_t absent[2] = {1, 1};
+  livenps_text_words((livenps_text){0}, absent);
+  assert_true(absent[0] == 0 && absent[1] == 0);
+}
+
 enum { COLLIDING = 4096, BUCKETS = 256 };
 
 static size_t name_of(unsigned number, char out[32]) {
   return (size_t)snprintf(out, 32, "touchpoint-%u", number);
 }
 
+/* The two ways to hash a name. */
+static uint64_t hash_by(bool words, const char *name, size_t length) {
+  uint64_t two[2];
+  if (!words) {
+    return livenps_hash(name, length);
+  }
+  livenps_text_words((livenps_text){name, length}, two);
+  return livenps_hash_words(two, 2);
+}
+
 /* What an enemy does who knows the function and one process's keys: names that all fall into the same of 256 buckets there.
  * Run in a process of its own, whose keys are not ours. */
-static int print_colliding(void) {
+static int print_colliding(bool words) {
   char name[32];
   for (unsigned number = 0, found = 0; found < COLLIDING; number++) {
-    if (livenps_hash(name, name_of(number, name)) % BUCKETS == 0) {
+    if (hash_by(words, name, name_of(number, name)) % BUCKETS == 0) {
       printf("%u\n", number);
       found++;
     }
@@ -166,19 +237,23 @@ static void test_hash_flooding(void **state) {
   (void)state;
   enum { MOST = 60 };
   char line[600], name[32], self[512] = "";
-  unsigned buckets[BUCKETS] = {0}, count = 0;
+  unsigned buckets[BUCKETS];
   /* By its name: under valgrind the link itself leads to valgrind. */
   assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-  snprintf(line, sizeof line, "'%s' --colliding", self);
-  FILE *enemy = popen(line, "r");
-  assert_non_null(enemy);
-  while (fgets(line, sizeof line, enemy)) {
-    buckets[livenps_hash(name, name_of((unsigned)atoi(line), name)) % BUCKETS]++;
-    count++;
+  for (int words = 0; words < 2; words++) {
+    unsigned count = 0;
+    memset(buckets, 0, sizeof buckets);
+    snprintf(line, sizeof line, "'%s' --colliding%s", self, words ? "-words" : "");
+    FILE *enemy = popen(line, "r");
+    assert_non_null(enemy);
+    while (fgets(line, sizeof line, enemy)) {
+      buckets[hash_by(words, name, name_of((unsigned)atoi(line), name)) % BUCKETS]++;
+      count++;
+    }
+    assert_int_equal(pclose(enemy), 0);
+    assert_int_equal(count, COLLIDING);
+    assert_true(fullest(buckets) < MOST);
   }
-  assert_int_equal(pclose(enemy), 0);
-  assert_int_equal(count, COLLIDING);
-  assert_true(fullest(buckets) < MOST);
 
   /* Long names that differ in one place only, whichever it is. */
   for (size_t place = 0; place + 4 <= 255; place += 7) {
@@ -361,8 +436,8 @@ static void test_log(void **state) {
 }
 
 int main(int argc, char **argv) {
-  if (argc > 1 && strcmp(argv[1], "--colliding") == 0) {
-    return print_colliding();
+  if (argc > 1 && strncmp(argv[1], "--colliding", 11) == 0) {
+    return print_colliding(strcmp(argv[1], "--colliding-words") == 0);
   }
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_buffer),
@@ -370,6 +445,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_varints_that_are_none),
       cmocka_unit_test(test_absent_is_not_empty),
       cmocka_unit_test(test_hash),
+      cmocka_unit_test(test_hash_words),
+      cmocka_unit_test(test_words_of_texts),
       cmocka_unit_test(test_hash_flooding),
       cmocka_unit_test(test_random_and_digest),
       cmocka_unit_test(test_utf8),
