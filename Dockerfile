@@ -9,7 +9,7 @@ RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_T
 
 FROM debian:13-slim
 RUN apt-get update -q \
- && apt-get install -q -y --no-install-recommends librdkafka1 libhiredis1.1.0 libjansson4 libyaml-0-2 libssl3t64 zlib1g libjemalloc2 \
+ && apt-get install -q -y --no-install-recommends librdkafka1 libhiredis1.1.0 libjansson4 libyaml-0-2 libssl3t64 zlib1g libjemalloc2 libmicrohttpd12t64 \
       ca-certificates \
  && rm -rf /var/lib/apt/lists/* && useradd --system --no-create-home --uid 10001 livenps
 COPY --from=build /out/usr /usr

@@ -274,7 +274,7 @@ int livenps_command_rate(const livenps_command_line *line, const char *option, c
 
 /* ---- settings ---- */
 
-/* --bootstrap-servers and --redis are --set under another name, so that they refuse what --set refuses. */
+/* --bootstrap-servers, --redis and --listen are --set under another name, so that they refuse what --set refuses. */
 static int set_short_cut(livenps_settings *settings, const char *option, const char *path, const char *value,
                          livenps_error *error) {
   livenps_buffer assignment = {0};
@@ -312,6 +312,8 @@ int livenps_command_settings(const livenps_command_line *line, char **environmen
       result = set_short_cut(settings, name, "kafka.bootstrap.servers", value, error);
     } else if (strcmp(name, "redis") == 0) {
       result = set_short_cut(settings, name, "redis.url", value, error);
+    } else if (strcmp(name, "listen") == 0) {
+      result = set_short_cut(settings, name, "board.listen", value, error);
     }
     if (result != 0) {
       return -1;
@@ -338,6 +340,7 @@ static int check_file(const char *setting, const char *path, livenps_error *erro
 
 int livenps_command_check(const livenps_settings *settings, bool producer, livenps_error *error) {
   if (check_file("redis.password_file", settings->redis_password_file, error) != 0 ||
+      check_file("board.token_file", settings->board_token_file, error) != 0 ||
       check_file("redis.ca_file", settings->redis_ca_file, error) != 0) {
     return -1;
   }
@@ -622,7 +625,7 @@ void livenps_command_man(const livenps_program *program, livenps_buffer *out) {
   man_text(
       out,
       "LIVENPS_CONFIG names the configuration file when --config is not given. LIVENPS_REDIS_PASSWORD is "
-      "Redis's password. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
+      "Redis's password, LIVENPS_BOARD_TOKEN the board's token. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
       "that begins with LIVENPS_ is an error, for it is most likely a mistake.");
   livenps_buffer_print(out, ".SH SIGNALS\n");
   man_text(out, program->signals);

@@ -140,6 +140,23 @@ static int check_window_name(const char *value, livenps_error *error) {
   return 0;
 }
 
+/* ADDRESS:PORT; what the address means is for whoever listens there. */
+static int check_listen(const char *value, livenps_error *error) {
+  const char *colon = strrchr(value, ':');
+  size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
+  if (!colon || colon == value || digits == 0 || digits > 5 || colon[1 + digits] ||
+      strtol(colon + 1, NULL, 10) > 65535 || colon - value > 60) {
+    char shown[64];
+    return livenps_fail(error, LIVENPS_E_USAGE, "'%s' is no address and port",
+                        livenps_printable(shown, sizeof shown, value, strlen(value)));
+  }
+  return 0;
+}
+
+static int check_host(const char *value, livenps_error *error) {
+  return check_characters(value, 1, 253, error);
+}
+
 /* ---- the table ---- */
 
 #define AT(field) offsetof(livenps_settings, field)
@@ -267,6 +284,14 @@ static const livenps_setting table[] = {
     {NULL, "table.window", LIVENPS_KIND_TEXT, AT(table_window), "5m", 0, 0,
      "the name of a window, such as 5m", check_window_name,
      "The window that the live table shows. Not given: 5m if it is in windows, else the first."},
+    {NULL, "board.listen", LIVENPS_KIND_TEXT, AT(board_listen), "127.0.0.1:8080", 0, 0,
+     "an address and a port, such as 127.0.0.1:8080 or [::1]:8080", check_listen,
+     "Where the board serves its page. Addresses that others can reach need a token."},
+    {NULL, "board.token_file", LIVENPS_KIND_PATH, AT(board_token_file), "", 0, 0, "the path of a file", NULL,
+     "A file whose first line is the token that the board asks for. LIVENPS_BOARD_TOKEN in the environment is the "
+     "other way."},
+    {NULL, "board.hosts", LIVENPS_KIND_LIST, AT(board_hosts), "", 0, 0, "names of hosts, without a port",
+     check_host, "Names under which browsers may ask the board, besides localhost and addresses."},
 };
 
 enum { TABLE_SIZE = sizeof table / sizeof table[0] };
@@ -1030,8 +1055,8 @@ static void environment_name(const char *path, char *out, size_t size) {
 
 static int set_from_environment(livenps_settings *settings, const char *name, const char *value,
                                 livenps_error *error) {
-  static const char *const others[] = {"LIVENPS_REDIS_PASSWORD", "LIVENPS_VECTORS", "LIVENPS_CACHE",
-                                       "LIVENPS_CONFIG"};
+  static const char *const others[] = {"LIVENPS_REDIS_PASSWORD", "LIVENPS_BOARD_TOKEN", "LIVENPS_VECTORS",
+                                       "LIVENPS_CACHE", "LIVENPS_CONFIG"};
   static const char kafka[] = "LIVENPS_KAFKA_";
   char known[96], best[96] = "", shown[128];
   size_t best_distance = strlen(name) / 4;

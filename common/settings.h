@@ -81,6 +81,11 @@ typedef struct {
   char *log_level;    /* log_level error|warn|info|debug */
   char *table_window; /* table.window 5m: window the live table shows */
 
+  char *board_listen; /* board.listen 127.0.0.1:8080 */
+  char *
+      board_token_file; /* board.token_file; or LIVENPS_BOARD_TOKEN in the environment, never on a command line */
+  livenps_list board_hosts; /* board.hosts: names under which browsers may ask */
+
   /* Was it given? As long as not, trends and table.window follow rollups and windows. Kept by settings.c. */
   bool trends_given, table_window_given;
 } livenps_settings;
@@ -89,7 +94,7 @@ void livenps_settings_default(livenps_settings *settings);
 void livenps_settings_free(livenps_settings *settings);
 /* YAML file; unknown keys, wrong types and impossible values are errors "FILE:LINE: setting: what; allowed: ...". */
 int livenps_settings_file(livenps_settings *settings, const char *path, livenps_error *error);
-/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_VECTORS, LIVENPS_CACHE,
+/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_BOARD_TOKEN, LIVENPS_VECTORS, LIVENPS_CACHE,
  * LIVENPS_CONFIG. */
 int livenps_settings_environment(livenps_settings *settings, char **environment, livenps_error *error);
 /* "path=value" of --set. Lists are comma-separated. */

@@ -10,6 +10,7 @@ enum {
   REPLAY = 1 << LIVENPS_COMMAND_REPLAY,
   VERIFY = 1 << LIVENPS_COMMAND_VERIFY,
   TABLE = 1 << LIVENPS_COMMAND_TABLE,
+  BOARD = 1 << LIVENPS_COMMAND_BOARD,
   LOG = 1 << LIVENPS_COMMAND_LOG,
 };
 
@@ -61,6 +62,18 @@ static const livenps_command commands[] = {
      "The channels of the last day, once, for a script\n"
      "livenps-consumer table --rollup channel --window 24h --once\n",
      false},
+    {"board", "[--listen ADDRESS:PORT] [OPTIONS]",
+     "Serve a live page of the scores to browsers; reads Redis only.",
+     "Serves one page: the whole, every touchpoint in a table, trends, the journey, and how whole the data are. It "
+     "needs only Redis and the namespace, and follows what changes there.\n\n"
+     "It listens on this machine only, answers GET only, and takes nothing from anywhere else. On an address that "
+     "others can reach it starts only with a token (board.token_file or LIVENPS_BOARD_TOKEN), which the page asks "
+     "for. It speaks plain HTTP: for TLS put a proxy in front, and name it in board.hosts.",
+     "Open http://127.0.0.1:8080/ in a browser\n"
+     "livenps-consumer board --redis redis://127.0.0.1:6379\n"
+     "For the office, with a token\n"
+     "livenps-consumer board --listen 0.0.0.0:8080 --set board.token_file=/etc/livenps/token\n",
+     false},
     {"log", "[--from ID] [--to ID] [--count N] [OPTIONS]", "Print the commit log for a person.",
      "Prints entries of the namespace's commit log in Redis: who read which offsets when, how many records were "
      "accepted, rejected and late, and what was counted. An entry leaves the log once a snapshot holds it.",
@@ -103,6 +116,7 @@ static const livenps_option options[] = {
     {NULL, TABLE, "window", "WINDOW", "The name of a window, such as 1h. Default: the setting table.window"},
     {NULL, TABLE, "once", NULL, "Print one table and end; so it also does when the output is no terminal."},
     {NULL, TABLE, "seconds", "N", "End after N seconds, 1 to 31536000. Default: at Ctrl-C"},
+    {NULL, BOARD, "listen", "ADDRESS:PORT", "Where to serve; short for --set board.listen=..."},
     {NULL, LOG, "follow", NULL, "Go on with new entries until Ctrl-C."},
     {NULL, LOG, "rows", NULL, "Every cell and its counters, not only a summary of each entry."},
 

@@ -36,6 +36,9 @@ typedef struct {
 } livenps_table_options;
 int livenps_table(const livenps_settings *settings, const livenps_table_options *options);
 
+/* Serves the page and its numbers until a signal. */
+int livenps_board(const livenps_settings *settings);
+
 typedef struct {
   const char *start, *end; /* stream ids or "-" and "+" */
   long count;              /* newest N entries when > 0 */

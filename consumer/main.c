@@ -18,6 +18,7 @@ static int dispatch(const livenps_command_line *line, const livenps_settings *se
     livenps_table_options options;
     return livenps_table_arguments(line, settings, &options, error) ? -1 : livenps_table(settings, &options);
   }
+  case LIVENPS_COMMAND_BOARD: return livenps_board(settings);
   case LIVENPS_COMMAND_LOG: {
     livenps_log_options options;
     char start[32], end[32];

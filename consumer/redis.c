@@ -2,10 +2,12 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/secret.h"
 
 #include <errno.h>
 #include <hiredis/hiredis.h>
 #include <openssl/evp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,7 +22,6 @@
 
 enum {
   MAX_ARGUMENTS = 1024 * 1024, /* Redis's own limit on the arguments of one command */
-  MAX_PASSWORD = 4096,         /* bytes read of a password file */
   MAX_REDIRECTS = 3,           /* MOVED answers followed for one command */
 };
 
@@ -200,32 +201,6 @@ static void set_text(char **to, char *text) {
   *to = text;
 }
 
-static int read_password(livenps_redis *redis, const char *path, livenps_error *error) {
-  FILE *file = fopen(path, "re");
-  if (!file) {
-    return livenps_fail(error, LIVENPS_E_STARTUP, "redis.password_file: cannot read %s: %s", path,
-                        strerror(errno));
-  }
-  char *text = livenps_alloc(MAX_PASSWORD + 2);
-  size_t length = fread(text, 1, MAX_PASSWORD + 1, file);
-  bool failed = ferror(file) != 0;
-  int saved = errno;
-  fclose(file);
-  /* Editors and `echo` leave a newline behind the password. */
-  while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r')) {
-    text[--length] = 0;
-  }
-  if (failed || length == 0 || length > MAX_PASSWORD || strlen(text) != length) {
-    free(text);
-    return livenps_fail(error, LIVENPS_E_STARTUP, "redis.password_file: %s %s", path,
-                        failed        ? strerror(saved)
-                        : length == 0 ? "is empty"
-                                      : "does not hold one line of at most 4096 bytes");
-  }
-  set_text(&redis->password, text);
-  return 0;
-}
-
 int livenps_redis_open(livenps_redis **out, const livenps_settings *settings, livenps_error *error) {
   livenps_redis *redis = livenps_alloc(sizeof *redis);
   redis->timeout_ms = settings->redis_timeout_ms > 0 ? settings->redis_timeout_ms : 2000;
@@ -241,9 +216,12 @@ int livenps_redis_open(livenps_redis **out, const livenps_settings *settings, li
   }
   const char *password = getenv("LIVENPS_REDIS_PASSWORD");
   if (settings->redis_password_file && *settings->redis_password_file) {
-    if (read_password(redis, settings->redis_password_file, error) != 0) {
+    char *found;
+    if (livenps_secret_read("redis.password_file", settings->redis_password_file, &found, error) != 0) {
       goto failed;
     }
+    livenps_secret_wipe(redis->password);
+    redis->password = found;
   } else if (password && *password) {
     set_text(&redis->password, livenps_copy(password, strlen(password)));
   }
@@ -263,13 +241,6 @@ static void drop(livenps_redis *redis) {
   }
 }
 
-static void wipe(char *text) {
-  if (text) {
-    explicit_bzero(text, strlen(text));
-    free(text);
-  }
-}
-
 void livenps_redis_close(livenps_redis *redis) {
   if (!redis) {
     return;
@@ -280,7 +251,7 @@ void livenps_redis_close(livenps_redis *redis) {
   free(redis->username);
   free(redis->ca_file);
   free(redis->moved_host);
-  wipe(redis->password);
+  livenps_secret_wipe(redis->password);
   free(redis);
 }
 
@@ -758,6 +729,54 @@ livenps_reply *livenps_redis_eval(livenps_redis *redis, livenps_script *script, 
   free(all);
   free(sizes);
   return checked(redis, error, "script", reply);
+}
+
+/* ---- listening ----------------------------------------------------------------------------------------------------- */
+
+int livenps_redis_subscribe(livenps_redis *redis, const char *channel, livenps_error *error) {
+  const char *argv[] = {"SUBSCRIBE", channel};
+  livenps_reply *reply = livenps_redis_command(redis, error, 2, argv, NULL);
+  livenps_reply_free(reply);
+  return reply ? 0 : -1;
+}
+
+int livenps_redis_socket(const livenps_redis *redis) {
+  return redis->context ? redis->context->fd : -1;
+}
+
+int livenps_redis_message(livenps_redis *redis, livenps_buffer *message, livenps_error *error) {
+  for (;;) {
+    if (!redis->context) {
+      return livenps_fail(error, LIVENPS_E_LOST, "Redis at %s: not connected", redis->where);
+    }
+    void *found = NULL;
+    errno = 0;
+    if (redisGetReplyFromReader(redis->context, &found) != REDIS_OK) {
+      return fail_io(redis, error, "listening");
+    }
+    livenps_reply *reply = found;
+    livenps_text kind, text;
+    if (reply && livenps_reply_text(livenps_reply_item(reply, 0), &kind) &&
+        livenps_text_equal(kind, livenps_text_of("message")) &&
+        livenps_reply_text(livenps_reply_item(reply, 2), &text)) {
+      livenps_buffer_add(message, text.at, text.length);
+      livenps_reply_free(reply);
+      return 1;
+    }
+    livenps_reply_free(reply);
+    if (reply) {
+      continue; /* an answer to SUBSCRIBE */
+    }
+    /* Only when there is something: the context's reads wait. */
+    struct pollfd socket = {.fd = redis->context->fd, .events = POLLIN};
+    if (poll(&socket, 1, 0) <= 0) {
+      return 0;
+    }
+    errno = 0;
+    if (redisBufferRead(redis->context) != REDIS_OK) {
+      return fail_io(redis, error, "listening");
+    }
+  }
 }
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */

@@ -39,6 +39,14 @@ livenps_reply *livenps_redis_eval(livenps_redis *redis, livenps_script *script, 
                                   int keys, int argc, const char **argv, const size_t *lengths);
 void livenps_reply_free(livenps_reply *reply); /* NULL is fine */
 
+/* Turns this connection into one that listens to a channel (connects first); afterwards it takes no commands. 0, or -1 as of a command:
+ * REFUSED where Redis's ACL does not allow it. */
+int livenps_redis_subscribe(livenps_redis *redis, const char *channel, livenps_error *error);
+/* What has come: 1 and the message (added to the buffer), 0 when none has; never waits. -1: the connection is lost and closed, subscribe anew. */
+int livenps_redis_message(livenps_redis *redis, livenps_buffer *message, livenps_error *error);
+/* For poll(); -1 while not connected. */
+int livenps_redis_socket(const livenps_redis *redis);
+
 bool livenps_reply_is_nil(const livenps_reply *reply);
 bool livenps_reply_integer(const livenps_reply *reply, int64_t *value); /* integer, or a string that is one */
 bool livenps_reply_text(const livenps_reply *reply, livenps_text *text); /* string or status; borrowed */

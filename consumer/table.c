@@ -1,5 +1,5 @@
 #include "commands.h"
-#include "scripts.h"
+#include "views.h"
 
 #include "../common/clock.h"
 #include "../common/log.h"
@@ -20,51 +20,15 @@
 
 enum {
   DRAW_MS = 500,
-  ORDER_MS = 2000, /* how often the order is found out, which asks for every series */
-  STEP_KEYS = 500, /* keys of one script: a millisecond of Redis */
-  MOST_SERIES = 100000,
+  ORDER_MS = 2000,  /* how often the order is found out, which asks for every series */
   MOST_ROWS = 1000, /* of one drawing */
   PLAIN_ROWS = 50,  /* without a terminal */
   PLAIN_WIDTH = 132,
   STOP_MS = 100,
   BAR = 21, /* -100..100 in steps of 10 */
 };
-#define LARGEST 1e15 /* of the numbers in a view: counts are exact in a double far beyond */
 
 /* ---- what is read --------------------------------------------------------------------------------------------------- */
-
-#define FIELDS(X)                                                                                            \
-  X(NPS, "nps")                                                                                              \
-  X(NPS_ROUNDED, "nps_rounded")                                                                              \
-  X(NPS_LOW, "nps_low")                                                                                      \
-  X(NPS_HIGH, "nps_high")                                                                                    \
-  X(N, "n")                                                                                                  \
-  X(CHANGE, "change")                                                                                        \
-  X(VERDICT, "change_verdict")                                                                               \
-  X(RELIABLE, "reliable")                                                                                    \
-  X(CSAT_MEAN, "csat_mean")                                                                                  \
-  X(RESPONSE, "response_rate")                                                                               \
-  X(TARGET, "target")                                                                                        \
-  X(TARGET_STATE, "target_state")
-enum {
-#define FIELD_ENUM(symbol, name) FIELD_##symbol,
-  FIELDS(FIELD_ENUM)
-#undef FIELD_ENUM
-      FIELD_COUNT
-};
-static const char *const field_names[FIELD_COUNT] = {
-#define FIELD_NAME(symbol, name) name,
-    FIELDS(FIELD_NAME)
-#undef FIELD_NAME
-};
-
-typedef struct {
-  char *id;
-  int64_t n;
-  bool there; /* the view exists */
-  bool has[FIELD_COUNT];
-  double value[FIELD_COUNT];
-} table_row;
 
 typedef struct {
   bool there;
@@ -79,8 +43,8 @@ typedef struct {
   livenps_redis *redis;
   livenps_keys keys;
   health_facts health;
-  table_row whole;
-  table_row *rows; /* sorted by n, the largest first */
+  livenps_row whole;
+  livenps_row *rows; /* sorted by n, the largest first */
   size_t row_count;
   size_t series;
   int64_t ordered_at_ms;
@@ -88,166 +52,54 @@ typedef struct {
   int width, height, drawn;
 } live_table;
 
-static livenps_script counts_script = {
-    .text = "local out = {}\n"
-            "for i, key in ipairs(KEYS) do out[i] = redis.call('HGET', key, 'n') or '-1' end\n"
-            "return out\n",
-};
-
-static livenps_script views_script = {
-    .text = "local out = {}\n"
-            "for i, key in ipairs(KEYS) do out[i] = redis.call('HMGET', key, unpack(ARGV)) end\n"
-            "return out\n",
-};
-
-static char *view_key(const live_table *table, const char *rollup, const char *id) {
-  livenps_buffer key = {0};
-  livenps_buffer_print(&key, "%s%s:%s:%s", table->keys.prefix, rollup, id, table->window);
-  livenps_buffer_add(&key, "", 1);
-  return key.at;
-}
-
 static void free_rows(live_table *table) {
-  for (size_t i = 0; i < table->row_count; i++) {
-    free(table->rows[i].id);
-  }
-  free(table->rows);
+  livenps_rows_free(table->rows, table->row_count);
   table->rows = NULL;
   table->row_count = 0;
 }
 
-static bool hash_value(const livenps_reply *reply, const char *field, int64_t *value) {
-  for (size_t i = 0; i + 1 < livenps_reply_count(reply); i += 2) {
-    livenps_text name;
-    if (livenps_reply_text(livenps_reply_item(reply, i), &name) &&
-        livenps_text_equal(name, livenps_text_of(field))) {
-      return livenps_reply_integer(livenps_reply_item(reply, i + 1), value);
-    }
-  }
-  return false;
-}
-
 static int read_health(live_table *table, livenps_error *error) {
-  char key[200];
   int64_t value = 0;
   health_facts found = {0};
-  snprintf(key, sizeof key, "%shealth", table->keys.prefix);
-  const char *argv[] = {"HGETALL", key};
-  livenps_reply *reply = livenps_redis_command(table->redis, error, 2, argv, NULL);
+  livenps_reply *reply = livenps_views_health(table->redis, &table->keys, NULL, error);
   if (!reply) {
     return -1;
   }
-  found.there = hash_value(reply, "as_of_ms", &found.as_of_ms);
-  found.lag_known = hash_value(reply, "lag_ms", &found.lag_ms);
-  found.complete = hash_value(reply, "complete", &value) && value == 1;
-  hash_value(reply, "instances", &found.instances);
+  found.there = livenps_hash_value(reply, "as_of_ms", &found.as_of_ms);
+  found.lag_known = livenps_hash_value(reply, "lag_ms", &found.lag_ms);
+  found.complete = livenps_hash_value(reply, "complete", &value) && value == 1;
+  livenps_hash_value(reply, "instances", &found.instances);
   livenps_reply_free(reply);
-  snprintf(key, sizeof key, "%shealth:%s", table->keys.prefix, table->window);
-  reply = livenps_redis_command(table->redis, error, 2, argv, NULL);
+  reply = livenps_views_health(table->redis, &table->keys, table->window, error);
   if (!reply) {
     return -1;
   }
   value = 0;
-  found.window_complete = hash_value(reply, "complete", &value) && value == 1;
-  hash_value(reply, "covered_since_ms", &found.covered_since_ms);
+  found.window_complete = livenps_hash_value(reply, "complete", &value) && value == 1;
+  livenps_hash_value(reply, "covered_since_ms", &found.covered_since_ms);
   livenps_reply_free(reply);
   table->health = found;
   return 0;
 }
 
 static int by_n(const void *a, const void *b) {
-  const table_row *x = a, *y = b;
+  const livenps_row *x = a, *y = b;
   if (x->n != y->n) {
     return x->n < y->n ? 1 : -1;
   }
   return strcmp(x->id, y->id);
 }
 
-static int by_id(const void *a, const void *b) {
-  return strcmp(((const table_row *)a)->id, ((const table_row *)b)->id);
-}
-
-/* All ids of the roll-up, from its index. */
-static int read_ids(live_table *table, table_row **out, size_t *count, livenps_error *error) {
-  char key[200], cursor[32] = "0";
-  table_row *rows = NULL;
-  size_t used = 0, capacity = 0;
-  snprintf(key, sizeof key, "%sindex:%s", table->keys.prefix, table->rollup);
-  do {
-    const char *argv[] = {"SSCAN", key, cursor, "COUNT", "1000"};
-    livenps_reply *reply = livenps_redis_command(table->redis, error, 5, argv, NULL);
-    livenps_text id, next;
-    if (!reply) {
-      for (size_t i = 0; i < used; i++) {
-        free(rows[i].id);
-      }
-      free(rows);
-      return -1;
-    }
-    const livenps_reply *some = livenps_reply_item(reply, 1);
-    for (size_t i = 0; i < livenps_reply_count(some) && used < MOST_SERIES; i++) {
-      if (!livenps_reply_text(livenps_reply_item(some, i), &id)) {
-        continue;
-      }
-      if (used == capacity) {
-        capacity = capacity ? capacity * 2 : 64;
-        rows = livenps_resize(rows, capacity * sizeof *rows);
-      }
-      rows[used++] = (table_row){.id = livenps_copy(id.at, id.length)};
-    }
-    snprintf(cursor, sizeof cursor, "0");
-    if (livenps_reply_text(livenps_reply_item(reply, 0), &next) && next.length < sizeof cursor &&
-        used < MOST_SERIES) {
-      memcpy(cursor, next.at, next.length);
-      cursor[next.length] = 0;
-    }
-    livenps_reply_free(reply);
-  } while (strcmp(cursor, "0") != 0);
-  /* A scan may name a member twice. */
-  size_t kept = 0;
-  if (used) {
-    qsort(rows, used, sizeof *rows, by_id);
-  }
-  for (size_t i = 0; i < used; i++) {
-    if (kept && strcmp(rows[kept - 1].id, rows[i].id) == 0) {
-      free(rows[i].id);
-    } else {
-      rows[kept++] = rows[i];
-    }
-  }
-  *out = rows;
-  *count = kept;
-  return 0;
-}
-
 /* Which series there are and in what order. */
 static int read_order(live_table *table, livenps_error *error) {
-  table_row *rows;
+  livenps_row *rows;
   size_t count;
-  if (read_ids(table, &rows, &count, error) != 0) {
+  if (livenps_views_ids(table->redis, &table->keys, table->rollup, &rows, &count, error) != 0) {
     return -1;
   }
-  int result = 0;
-  for (size_t first = 0; first < count && result == 0; first += STEP_KEYS) {
-    size_t step = count - first < STEP_KEYS ? count - first : STEP_KEYS;
-    const char *argv[STEP_KEYS];
-    for (size_t i = 0; i < step; i++) {
-      argv[i] = view_key(table, table->rollup, rows[first + i].id);
-    }
-    livenps_reply *reply =
-        livenps_redis_eval(table->redis, &counts_script, error, (int)step, (int)step, argv, NULL);
-    for (size_t i = 0; i < step; i++) {
-      livenps_reply_integer(livenps_reply_item(reply, i), &rows[first + i].n);
-      free((void *)(uintptr_t)argv[i]);
-    }
-    result = reply ? 0 : -1;
-    livenps_reply_free(reply);
-  }
-  if (result != 0) {
-    for (size_t i = 0; i < count; i++) {
-      free(rows[i].id);
-    }
-    free(rows);
+  if (livenps_views_counts(table->redis, &table->keys, table->rollup, table->window, rows, count, error) !=
+      0) {
+    livenps_rows_free(rows, count);
     return -1;
   }
   if (count) {
@@ -263,50 +115,26 @@ static int read_order(live_table *table, livenps_error *error) {
   return 0;
 }
 
-static void read_row(table_row *row, const livenps_reply *fields) {
-  row->there = false;
-  for (size_t f = 0; f < FIELD_COUNT; f++) {
-    livenps_text text;
-    bool there = livenps_reply_text(livenps_reply_item(fields, f), &text);
-    double value = there ? strtod(text.at, NULL) : 0;
-    /* What is no number, or no count that could be, stands there by somebody else's hand: not shown. */
-    row->has[f] = there && value >= -LARGEST && value <= LARGEST;
-    row->value[f] = row->has[f] ? value : 0;
-    row->there |= there;
-  }
-  row->n = (int64_t)row->value[FIELD_N];
-}
-
 /* The numbers of the whole and of the rows that will be seen. */
 static int read_views(live_table *table, size_t visible, livenps_error *error) {
+  static char whole[] = "all";
   visible = visible < table->row_count ? visible : table->row_count;
-  const char **argv = livenps_alloc((visible + 1 + FIELD_COUNT) * sizeof *argv);
-  int result = -1;
-  argv[0] = view_key(table, "all", "all");
+  livenps_row **seen = livenps_alloc((visible + 1) * sizeof *seen);
   for (size_t i = 0; i < visible; i++) {
-    argv[i + 1] = view_key(table, table->rollup, table->rows[i].id);
+    seen[i] = &table->rows[i];
   }
-  for (size_t f = 0; f < FIELD_COUNT; f++) {
-    argv[visible + 1 + f] = field_names[f];
+  table->whole.id = whole;
+  livenps_row *only = &table->whole;
+  int result = livenps_views_read(table->redis, &table->keys, "all", table->window, &only, 1, error);
+  if (result == 0) {
+    result =
+        livenps_views_read(table->redis, &table->keys, table->rollup, table->window, seen, visible, error);
   }
-  livenps_reply *reply = livenps_redis_eval(table->redis, &views_script, error, (int)visible + 1,
-                                            (int)(visible + 1 + FIELD_COUNT), argv, NULL);
-  if (reply) {
-    read_row(&table->whole, livenps_reply_item(reply, 0));
-    for (size_t i = 0; i < visible; i++) {
-      read_row(&table->rows[i], livenps_reply_item(reply, i + 1));
-    }
-    /* The order is a little older than the numbers: among those that are seen it is set right. */
-    if (visible) {
-      qsort(table->rows, visible, sizeof *table->rows, by_n);
-    }
-    result = 0;
+  free(seen);
+  /* The order is a little older than the numbers: among those that are seen it is set right. */
+  if (result == 0 && visible) {
+    qsort(table->rows, visible, sizeof *table->rows, by_n);
   }
-  livenps_reply_free(reply);
-  for (size_t i = 0; i <= visible; i++) {
-    free((void *)(uintptr_t)argv[i]);
-  }
-  free(argv);
   return result;
 }
 
@@ -409,11 +237,11 @@ static int place_of(double score) {
 }
 
 /*   -100 . . . . [===#==] . . . +100: the interval, the score in it, the middle */
-static void bar(const drawing *canvas, const table_row *row, char out[BAR * 4 + 1]) {
+static void bar(const drawing *canvas, const livenps_row *row, char out[BAR * 4 + 1]) {
   static const char *const plain[] = {".", "|", "=", "#"}, *const pretty[] = {"·", "┼", "━", "●"};
   const char *const *glyphs = canvas->table->utf8 ? pretty : plain;
-  int score = place_of(row->value[FIELD_NPS]), low = place_of(row->value[FIELD_NPS_LOW]),
-      high = place_of(row->value[FIELD_NPS_HIGH]);
+  int score = place_of(row->value[LIVENPS_FIELD_NPS]), low = place_of(row->value[LIVENPS_FIELD_NPS_LOW]),
+      high = place_of(row->value[LIVENPS_FIELD_NPS_HIGH]);
   out[0] = 0;
   for (int i = 0; i < BAR; i++) {
     const char *glyph = i == BAR / 2 ? glyphs[1] : glyphs[0];
@@ -449,14 +277,14 @@ static double shown_as(double value, double unit) {
   return rounded == 0 ? 0 : rounded;
 }
 
-static void cell(const drawing *canvas, const table_row *row, column which, char *out, size_t size) {
+static void cell(const drawing *canvas, const livenps_row *row, column which, char *out, size_t size) {
   const bool *has = row->has;
   const double *value = row->value;
   out[0] = 0;
   switch (which) {
   case COLUMN_NPS:
-    if (has[FIELD_NPS_ROUNDED]) {
-      snprintf(out, size, "%+.0f", shown_as(value[FIELD_NPS_ROUNDED], 1));
+    if (has[LIVENPS_FIELD_NPS_ROUNDED]) {
+      snprintf(out, size, "%+.0f", shown_as(value[LIVENPS_FIELD_NPS_ROUNDED], 1));
     }
     break;
   case COLUMN_INTERVAL:
@@ -464,15 +292,15 @@ static void cell(const drawing *canvas, const table_row *row, column which, char
       snprintf(out, size, "no data yet");
     } else if (row->n == 0) {
       snprintf(out, size, "no answers");
-    } else if (!has[FIELD_NPS]) {
+    } else if (!has[LIVENPS_FIELD_NPS]) {
       snprintf(out, size, "fewer than %" PRId64, canvas->table->settings->minimum_n);
     } else {
-      snprintf(out, size, "%+.0f..%+.0f%s", shown_as(value[FIELD_NPS_LOW], 1),
-               shown_as(value[FIELD_NPS_HIGH], 1), value[FIELD_RELIABLE] != 0 ? "" : " ?");
+      snprintf(out, size, "%+.0f..%+.0f%s", shown_as(value[LIVENPS_FIELD_NPS_LOW], 1),
+               shown_as(value[LIVENPS_FIELD_NPS_HIGH], 1), value[LIVENPS_FIELD_RELIABLE] != 0 ? "" : " ?");
     }
     break;
   case COLUMN_BAR:
-    if (has[FIELD_NPS]) {
+    if (has[LIVENPS_FIELD_NPS]) {
       bar(canvas, row, out);
     }
     break;
@@ -482,46 +310,49 @@ static void cell(const drawing *canvas, const table_row *row, column which, char
     }
     break;
   case COLUMN_CHANGE:
-    if (has[FIELD_CHANGE]) {
-      const char *arrow = value[FIELD_VERDICT] > 0   ? canvas->table->utf8 ? " ▲" : " ^"
-                          : value[FIELD_VERDICT] < 0 ? canvas->table->utf8 ? " ▼" : " v"
-                                                     : "  ";
-      snprintf(out, size, "%+.1f%s", shown_as(value[FIELD_CHANGE], 0.1), arrow);
+    if (has[LIVENPS_FIELD_CHANGE]) {
+      const char *arrow = value[LIVENPS_FIELD_VERDICT] > 0   ? canvas->table->utf8 ? " ▲" : " ^"
+                          : value[LIVENPS_FIELD_VERDICT] < 0 ? canvas->table->utf8 ? " ▼" : " v"
+                                                             : "  ";
+      snprintf(out, size, "%+.1f%s", shown_as(value[LIVENPS_FIELD_CHANGE], 0.1), arrow);
     }
     break;
   case COLUMN_CSAT:
-    if (has[FIELD_CSAT_MEAN]) {
-      snprintf(out, size, "%.2f", value[FIELD_CSAT_MEAN]);
+    if (has[LIVENPS_FIELD_CSAT_MEAN]) {
+      snprintf(out, size, "%.2f", value[LIVENPS_FIELD_CSAT_MEAN]);
     }
     break;
   case COLUMN_RESPONSE:
-    if (has[FIELD_RESPONSE]) {
-      snprintf(out, size, "%.1f %%", value[FIELD_RESPONSE]);
+    if (has[LIVENPS_FIELD_RESPONSE]) {
+      snprintf(out, size, "%.1f %%", value[LIVENPS_FIELD_RESPONSE]);
     }
     break;
   case COLUMN_TARGET:
-    if (has[FIELD_TARGET]) {
-      snprintf(out, size, "%+.0f %s", value[FIELD_TARGET],
-               !has[FIELD_TARGET_STATE]        ? ""
-               : value[FIELD_TARGET_STATE] > 0 ? "met"
-               : value[FIELD_TARGET_STATE] < 0 ? "missed"
-                                               : "open");
+    if (has[LIVENPS_FIELD_TARGET]) {
+      snprintf(out, size, "%+.0f %s", value[LIVENPS_FIELD_TARGET],
+               !has[LIVENPS_FIELD_TARGET_STATE]        ? ""
+               : value[LIVENPS_FIELD_TARGET_STATE] > 0 ? "met"
+               : value[LIVENPS_FIELD_TARGET_STATE] < 0 ? "missed"
+                                                       : "open");
     }
     break;
   case COLUMNS: break;
   }
 }
 
-static const char *row_color(const table_row *row, column which) {
+static const char *row_color(const livenps_row *row, column which) {
   switch (which) {
-  case COLUMN_CHANGE: return row->value[FIELD_VERDICT] > 0 ? GREEN : row->value[FIELD_VERDICT] < 0 ? RED : "";
+  case COLUMN_CHANGE:
+    return row->value[LIVENPS_FIELD_VERDICT] > 0 ? GREEN : row->value[LIVENPS_FIELD_VERDICT] < 0 ? RED : "";
   case COLUMN_TARGET:
-    return row->value[FIELD_TARGET_STATE] > 0 ? GREEN : row->value[FIELD_TARGET_STATE] < 0 ? RED : "";
-  default: return row->has[FIELD_NPS] ? "" : DIM;
+    return row->value[LIVENPS_FIELD_TARGET_STATE] > 0   ? GREEN
+           : row->value[LIVENPS_FIELD_TARGET_STATE] < 0 ? RED
+                                                        : "";
+  default: return row->has[LIVENPS_FIELD_NPS] ? "" : DIM;
   }
 }
 
-static void draw_row(drawing *canvas, const table_row *row, const char *name, int name_width,
+static void draw_row(drawing *canvas, const livenps_row *row, const char *name, int name_width,
                      const bool shown[COLUMNS], bool bold) {
   char text[BAR * 4 + 64];
   if (bold) {
@@ -684,33 +515,6 @@ static void wait_until(int64_t due_ms) {
   }
 }
 
-/* The roll-up and window must be ones that the settings have, else a typing error would look like silence. */
-static int check_names(const live_table *table, livenps_error *error) {
-  bool known_rollup = false, known_window = false;
-  livenps_buffer rollups = {0}, windows = {0};
-  for (size_t i = 0; i < table->settings->rollups.count; i++) {
-    known_rollup |= strcmp(table->settings->rollups.at[i], table->rollup) == 0;
-    livenps_buffer_print(&rollups, "%s%s", i ? ", " : "", table->settings->rollups.at[i]);
-  }
-  for (size_t i = 0; i < table->settings->windows.count; i++) {
-    livenps_window window;
-    if (livenps_window_parse(table->settings->windows.at[i], &window, error) == 0) {
-      known_window |= strcmp(window.name, table->window) == 0;
-      livenps_buffer_print(&windows, "%s%s", i ? ", " : "", window.name);
-    }
-  }
-  if (!known_rollup) {
-    livenps_fail(error, LIVENPS_E_USAGE, "no roll-up '%s'; there are: %.*s", table->rollup,
-                 (int)rollups.length, rollups.at);
-  } else if (!known_window) {
-    livenps_fail(error, LIVENPS_E_USAGE, "no window '%s'; there are: %.*s", table->window,
-                 (int)windows.length, windows.at);
-  }
-  livenps_buffer_free(&rollups);
-  livenps_buffer_free(&windows);
-  return known_rollup && known_window ? 0 : -1;
-}
-
 int livenps_table(const livenps_settings *settings, const livenps_table_options *options) {
   livenps_error error = {0};
   const char *no_color = getenv("NO_COLOR"), *kind = getenv("TERM");
@@ -727,7 +531,8 @@ int livenps_table(const livenps_settings *settings, const livenps_table_options 
   livenps_keys_make(&table.keys, settings->namespace_);
   bool once = options->once || !table.terminal;
   int64_t end_ms = options->seconds > 0 ? livenps_monotonic_ms() + options->seconds * 1000 : INT64_MAX;
-  if (check_names(&table, &error) != 0 || livenps_redis_open(&table.redis, settings, &error) != 0 ||
+  if (livenps_views_check(settings, table.rollup, table.window, &error) != 0 ||
+      livenps_redis_open(&table.redis, settings, &error) != 0 ||
       livenps_redis_connect(table.redis, &error) != 0) {
     goto failed;
   }

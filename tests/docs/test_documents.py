@@ -74,7 +74,7 @@ def test_scripts_that_are_shown_exist(name):
 @pytest.fixture(scope="session")
 def known_options():
     known = {}
-    for program, commands in (("livenps-consumer", ["run", "replay", "table", "log"]),
+    for program, commands in (("livenps-consumer", ["run", "replay", "verify", "table", "board", "log"]),
                               ("livenps-producer", ["publish", "check", "simulate", "embedded"])):
         texts = [subprocess.run([os.path.join(BUILD, program), *command, "--help"], capture_output=True, text=True,
                                 check=True).stdout for command in [[]] + [[c] for c in commands]]

@@ -221,6 +221,18 @@ void *redisvCommand(redisContext *c, const char *format, va_list ap) {
   return reply;
 }
 
+/* Only the board listens to a channel, and it is no part of what is simulated. */
+int redisBufferRead(redisContext *c) {
+  (void)c;
+  sim_fail("simulator", "hiredis: listening is not simulated");
+}
+
+int redisGetReplyFromReader(redisContext *c, void **reply) {
+  (void)c;
+  (void)reply;
+  sim_fail("simulator", "hiredis: listening is not simulated");
+}
+
 #ifdef LIVENPS_HAVE_HIREDIS_SSL
 /* hiredis 1.0 and later. The simulated server is reached without TLS. */
 int redisInitiateSSL(redisContext *c, struct ssl_st *ssl) {

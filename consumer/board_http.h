@@ -1,0 +1,60 @@
+#ifndef LIVENPS_BOARD_HTTP_H
+#define LIVENPS_BOARD_HTTP_H
+
+#include "../common/error.h"
+#include "../common/text.h"
+
+/* The only file that includes microhttpd.h is board_http.c. A small server for one thread, that of whoever calls livenps_http_turn:
+ * nothing here or in what it calls needs a lock.
+ *
+ * What it refuses before anybody is asked: everything but GET (405), a Host that is neither localhost nor an address nor one of hosts (403),
+ * and, where the caller says that an answer is private, a request without the token (401). Every answer forbids the browser to load,
+ * frame or cache anything (Content-Security-Policy and the like). Limits: 256 connections, of them 100 streams. */
+typedef struct livenps_http livenps_http;
+typedef struct livenps_http_request livenps_http_request;
+typedef struct livenps_http_stream livenps_http_stream;
+
+typedef struct {
+  int status;            /* 200, 404 ... */
+  const char *type;      /* borrowed for ever */
+  livenps_text constant; /* a body that lives for ever, or */
+  livenps_buffer body;   /* one that is taken over */
+  bool stream;           /* no body: livenps_http_send sends it, until either side closes */
+  void *opaque;          /* of the stream: handed to closed */
+} livenps_http_answer;
+
+typedef struct {
+  const char *listen; /* "127.0.0.1:8080"; port 0: any */
+  const char *token;  /* NULL: none is asked for */
+  const char *const *hosts;
+  size_t host_count;
+  void *opaque;
+  /* Is what stands at the path private? */
+  bool (*is_private)(void *opaque, const char *path);
+  void (*answer)(void *opaque, const livenps_http_request *request, livenps_http_answer *answer);
+  void (*opened)(void *opaque, livenps_http_stream *stream, void *of_stream);
+  void (*closed)(void *opaque, void *of_stream); /* the stream is no more, or never was; once for each */
+} livenps_http_config;
+
+/* Texts in config are borrowed. USAGE: no address; STARTUP: it cannot be listened on, or others can reach it and there is no token. */
+int livenps_http_open(livenps_http **out, const livenps_http_config *config, livenps_error *error);
+void livenps_http_close(livenps_http *http); /* closes all streams; NULL is fine */
+/* Where it listens, as a browser would write it. */
+const char *livenps_http_url(const livenps_http *http);
+
+/* Does what there is to do; waits for at most wait_ms, or until there is something to read from socket (-1: none). */
+void livenps_http_turn(livenps_http *http, int socket, int wait_ms);
+
+const char *livenps_http_path(const livenps_http_request *request);
+/* A parameter of the query, percent-decoded; NULL when it is absent. */
+const char *livenps_http_query(const livenps_http_request *request, const char *name);
+/* All values of one that may be repeated, up to most; returns how many. */
+size_t livenps_http_queries(const livenps_http_request *request, const char *name, const char **out,
+                            size_t most);
+
+/* Bytes are copied. */
+void livenps_http_send(livenps_http_stream *stream, const void *bytes, size_t length);
+/* Bytes that the other side has not taken yet. */
+size_t livenps_http_waiting(const livenps_http_stream *stream);
+
+#endif
