@@ -102,7 +102,7 @@ static char *put(char *out, uint64_t value) {
 }
 
 /* Refuses a number with needless zero groups or beyond 64 bits, so that equal numbers have equal bytes. */
-static const char *get(const char *at, const char *end, uint64_t *value) {
+static const char *get_long(const char *at, const char *end, uint64_t *value) {
   uint64_t result = 0;
   for (int shift = 0; shift < 64 && at < end; shift += 7) {
     unsigned char byte = (unsigned char)*at++;
@@ -118,6 +118,14 @@ static const char *get(const char *at, const char *end, uint64_t *value) {
   return NULL;
 }
 
+static inline const char *get(const char *at, const char *end, uint64_t *value) {
+  if (at < end && !(*at & 0x80)) { /* nearly all of them */
+    *value = (unsigned char)*at;
+    return at + 1;
+  }
+  return get_long(at, end, value);
+}
+
 static uint64_t zigzag(int64_t value) {
   return ((uint64_t)value << 1) ^ (value < 0 ? UINT64_MAX : 0);
 }
@@ -126,10 +134,20 @@ static int64_t unzigzag(uint64_t value) {
   return (int64_t)((value >> 1) ^ (0 - (value & 1)));
 }
 
+/* Most counters are zero: four are looked at together. */
 uint32_t livenps_counters_mask(const livenps_counters *counters) {
+  const int64_t *at = counters->at;
   uint32_t mask = 0;
-  for (int i = 0; i < LIVENPS_COUNTERS; i++) {
-    mask |= (uint32_t)(counters->at[i] != 0) << i;
+  int i = 0;
+  for (; i + 4 <= LIVENPS_COUNTERS; i += 4) {
+    if (at[i] | at[i + 1] | at[i + 2] | at[i + 3]) {
+      uint32_t four = (uint32_t)(at[i] != 0) | (uint32_t)(at[i + 1] != 0) << 1 |
+                      (uint32_t)(at[i + 2] != 0) << 2 | (uint32_t)(at[i + 3] != 0) << 3;
+      mask |= four << i;
+    }
+  }
+  for (; i < LIVENPS_COUNTERS; i++) {
+    mask |= (uint32_t)(at[i] != 0) << i;
   }
   return mask;
 }
@@ -174,13 +192,7 @@ int livenps_counters_unpack(const char **at, const char *end, livenps_counters *
 }
 
 /* Bytes that pack wrote are read without doubts about their end. */
-static const char *get_packed(const char *at, const char *end, uint64_t *value) {
-  assert(at < end);
-  unsigned char byte = (unsigned char)*at;
-  if (byte < 0x80) {
-    *value = byte;
-    return at + 1;
-  }
+static inline const char *get_packed(const char *at, const char *end, uint64_t *value) {
   at = get(at, end, value);
   assert(at);
   return at;

@@ -7,8 +7,9 @@
  *
  *   rows, by second --added up by cell--> cells of a second --by series--> finest window's slice --> coarser window's slice --> ...
  *
- * A window whose slices consist of whole slices of a finer one is fed from that one's sums, any other from the cells. So a second's
- * rows cost one addition per row and roll-up, and one slice per series, window and slice that they touch.
+ * A window whose slices consist of whole slices of a finer one is fed from that one's sums, any other from the cells. Rows that are too old for
+ * a window go to those that it feeds. So a second's rows cost one addition per row and roll-up, and one slice per series, window and slice
+ * that they touch.
  *
  * Addition is exact whatever its order, so what comes out is what adding row by row gives. What is decided at arrival, in the order of the
  * log, is only which series a name gets (resolve): the series is alive from then on by a slot that is hollow until the spread. */
@@ -30,6 +31,7 @@ static bool finer(const livenps_state *state, size_t a, size_t b) {
 void livenps_spread_open(livenps_state *state) {
   size_t count = state->window_count;
   state->finest_first = livenps_alloc((count + 1) * sizeof *state->finest_first);
+  state->entrances = livenps_alloc((count + 1) * sizeof *state->entrances);
   state->roots = livenps_alloc((count + 1) * sizeof *state->roots);
   for (size_t w = 0; w < count; w++) {
     size_t at = w;
@@ -66,6 +68,7 @@ void livenps_spread_free(livenps_state *state) {
   }
   free(state->finest_first);
   free(state->roots);
+  free(state->entrances);
   free(state->cell_sums.at);
   free(state->hollow);
   free(state->order);
@@ -183,6 +186,10 @@ static void slot_add(livenps_state *state, livenps_pane *pane, livenps_slot *slo
   }
 }
 
+static bool keeps(const livenps_pane *pane, int64_t second) {
+  return livenps_floor_divide(second * 1000, pane->config.slice_ms) > pane->head - 2 * pane->length;
+}
+
 static void fed_flush(livenps_state *state, size_t window);
 
 /* From here on sums are of the slice that this second is in. */
@@ -209,22 +216,24 @@ static livenps_sum *fed_sum(livenps_state *state, livenps_series *series, size_t
   livenps_sum *sum = sums_new(&pane->sums);
   place->sum = pane->sums.count;
   sum->of.series = series;
+  sum->slot = place->slot;
   sum->mask = 0;
   return sum;
 }
 
 /* A busy state is larger than any cache: memory is asked for before it is used, so that the waits overlap. */
-static void prefetch(const livenps_pane *pane, uint32_t window, uint32_t at) {
+static void prefetch(const livenps_pane *pane, size_t now, uint32_t at) {
   if (at + 8 < pane->sums.count) {
-    const char *slot = (const char *)pane->sums.at[at + 8].of.series->places[window].slot;
+    const char *slot = (const char *)pane->sums.at[at + 8].slot;
     if (slot) {
       __builtin_prefetch(slot, 1);
-      __builtin_prefetch(slot + 64, 1);
-      __builtin_prefetch(slot + 128, 1);
+      __builtin_prefetch(slot + now, 1);
+      __builtin_prefetch(slot + now + 64, 1);
+      __builtin_prefetch(slot + now + 128, 1);
     }
   }
   if (at + 4 < pane->sums.count) {
-    const livenps_slot *slot = pane->sums.at[at + 4].of.series->places[window].slot;
+    const livenps_slot *slot = pane->sums.at[at + 4].slot;
     if (slot && slot->slices.last) {
       __builtin_prefetch(slot->slices.last, 1);
       __builtin_prefetch((const char *)slot->slices.last + 64, 1);
@@ -236,7 +245,13 @@ static void prefetch(const livenps_pane *pane, uint32_t window, uint32_t at) {
 /* Adds the sums to their slices and to the windows that are fed from this one. */
 static void fed_flush(livenps_state *state, size_t window) {
   livenps_pane *pane = &state->windows[window];
-  bool kept = pane->number > pane->head - 2 * pane->length;
+  size_t total = pane->number > pane->head - pane->length ? offsetof(livenps_slot, now)
+                                                          : offsetof(livenps_slot, previous);
+  bool kept =
+      keeps(pane, pane->second); /* else only windows that are fed from this one have a place for it */
+  if (pane->sums.count == 0) {
+    return;
+  }
   if (kept) {
     livenps_pane_block(pane, livenps_floor_divide(pane->number, LIVENPS_BLOCK))->dirty = true;
   }
@@ -248,9 +263,8 @@ static void fed_flush(livenps_state *state, size_t window) {
     livenps_series *series = sum->of.series;
     series->places[window].sum = 0;
     if (kept) {
-      prefetch(pane, (uint32_t)window, i);
-      livenps_slot *slot = series->places[window].slot;
-      slot_add(state, pane, slot ? slot : livenps_slot_hollow(state, series, window), sum);
+      prefetch(pane, total, i);
+      slot_add(state, pane, sum->slot ? sum->slot : livenps_slot_hollow(state, series, window), sum);
     }
     for (size_t f = 0; f < pane->fed_count; f++) {
       sum_sum(fed_sum(state, series, pane->fed[f]), sum);
@@ -328,21 +342,34 @@ static void merge(livenps_state *state) {
   }
 }
 
+/* The windows that rows of this second are added to: the finest ones that keep it. */
+static size_t entrances(const livenps_state *state, const size_t *windows, size_t count, int64_t second,
+                        size_t *out) {
+  size_t found = 0;
+  for (size_t i = 0; i < count; i++) {
+    const livenps_pane *pane = &state->windows[windows[i]];
+    if (keeps(pane, second)) {
+      out[found++] = windows[i];
+    } else {
+      found += entrances(state, pane->fed, pane->fed_count, second, out + found);
+    }
+  }
+  return found;
+}
+
 static void spread_rollup(livenps_state *state, size_t rollup) {
   const livenps_pendings *rows = &state->merged;
   for (size_t i = 0; i < rows->count;) {
     int64_t second = rows->at[i].second;
-    size_t end = i;
-    while (end < rows->count && rows->at[end].second == second) {
-      end++;
+    size_t count = entrances(state, state->roots, state->root_count, second, state->entrances);
+    for (size_t e = 0; e < count; e++) {
+      fed_open(state, state->entrances[e], second);
     }
-    for (size_t f = 0; f < state->root_count; f++) {
-      fed_open(state, state->roots[f], second);
-    }
-    for (; i < end; i++) {
+    for (; i < rows->count && rows->at[i].second == second; i++) {
       livenps_series *series = rows->at[i].cell->series[rollup];
-      for (size_t f = 0; series && f < state->root_count; f++) {
-        sum_row(fed_sum(state, series, state->roots[f]), rows->at[i].mask, rows->values + rows->at[i].first);
+      for (size_t e = 0; series && e < count; e++) {
+        sum_row(fed_sum(state, series, state->entrances[e]), rows->at[i].mask,
+                rows->values + rows->at[i].first);
       }
     }
   }

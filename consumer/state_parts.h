@@ -92,6 +92,7 @@ typedef struct {
     livenps_series *series;
     struct livenps_cell_place *cell;
   } of;
+  livenps_slot *slot; /* of the series, when it began; NULL: none */
   uint32_t mask;
   int64_t at[LIVENPS_COUNTERS];
 } livenps_sum;
@@ -163,6 +164,7 @@ struct livenps_state {
   size_t *finest_first; /* windows by slice */
   size_t *roots;        /* windows that are fed from rows */
   size_t root_count;
+  size_t *entrances; /* room for as many as there are windows */
   livenps_group *rollups;
   size_t rollup_count;
   size_t series_max;
