@@ -123,10 +123,22 @@ class Kafka:
         return result.stdout
 
     def topic(self, name, partitions=2, replication=1, **config):
+        from confluent_kafka import KafkaError, KafkaException
         from confluent_kafka.admin import NewTopic
         settings = {key.replace("_", "."): str(value) for key, value in config.items()}
         new = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=settings)
-        self.admin.create_topics([new], operation_timeout=20)[name].result()
+
+        def made():
+            try:
+                self.admin.create_topics([new], operation_timeout=20)[name].result()
+            except KafkaException as error:
+                # Where the machine stood still, the controller has given up its brokers for a moment.
+                if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR or "fenced" not in error.args[0].str():
+                    raise
+                return False
+            return True
+
+        wait_for(made, 20, "a broker takes topic %s" % name)
         wait_for(lambda: self.leaders(name) == partitions, 20, "every partition of %s has a leader" % name)
         return name
 

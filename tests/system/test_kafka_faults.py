@@ -119,19 +119,20 @@ def test_retention_passes_the_position_under_way(world):
     first = world.simulate(topic, count=1000, seed=1).finish()
     world.exact(redis, first, topic, accepted=1000, windows=WINDOWS)
     consumer.freeze()
+    # The fetch that may still wait at the broker is answered with this one; a frozen client asks for no more.
+    extra = world.simulate(topic, count=1, seed=4).finish()
     world.simulate(topic, count=2000, seed=2).finish()
     (_, gone), = world.kafka.bounds(topic).values()
-    assert gone == 3000
+    assert gone == 3001
     world.kafka.delete_records(topic, {0: gone})
     consumer.thaw()
-    wait_for(lambda: int(world.health(redis).get("position:%s/0" % topic, 0)) == 3000, 60, "the position is at the end")
+    wait_for(lambda: int(world.health(redis).get("position:%s/0" % topic, 0)) == 3001, 60, "the position is at the end")
     third = world.simulate(topic, count=500, seed=3).finish()
     world.caught_up(redis)
-    # What the client had fetched before may have been counted: then the gap is shorter, and all adds up.
     health = world.ledger(redis, topic)
-    assert int(health["gap"]) + int(health["accepted"]) == 3500 and int(health["gap"]) > 0
-    if health["gap"] == "2000":
-        world.equal(redis, cluster.add_truths(first, third), windows=WINDOWS)
+    fetched = 2001 - int(health["gap"])
+    assert fetched in (0, 1) and int(health["accepted"]) == 1500 + fetched
+    world.equal(redis, cluster.add_truths(first, *([extra] if fetched else []), third), windows=WINDOWS)
     assert consumer.stop() == 0
 
 
