@@ -1,0 +1,54 @@
+"""A test that fails while the machine stands still is run once more, and the summary says so: what it waited for did not get the
+time it was given. A test that fails while the machine runs fails, and so does one that fails twice."""
+
+import threading
+import time
+import warnings
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+STILL_S = 2.0
+
+
+class Stillness(threading.Thread):
+    """How long this process was not given a core although it wanted one: the longest time since it was asked last."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.longest = 0.0
+
+    def run(self):
+        while True:
+            began = time.monotonic()
+            time.sleep(0.1)
+            self.longest = max(self.longest, time.monotonic() - began - 0.1)
+
+    def take(self):
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+
+stillness = Stillness()
+
+
+def pytest_configure():
+    stillness.start()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    stillness.take()
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    failed = [report for report in reports if report.failed]
+    still = stillness.take()
+    if failed and still >= STILL_S:
+        warnings.warn(pytest.PytestWarning("%s failed while the machine stood still for %.1f s, and was run again; the failure was:\n%s"
+                                           % (item.nodeid, still, "\n".join(report.longreprtext[-3000:] for report in failed))))
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
