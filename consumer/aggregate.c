@@ -26,6 +26,8 @@ enum {
   HEAL_MS = 10000,   /* after Kafka could not be asked for a better snapshot */
   HOLD_MS = 10000,   /* how long a snapshot waits while the one before is still read for Kafka */
   BREAKS = 2,        /* loads in a row that end in a broken log before the namespace is begun anew */
+  REST = 3,          /* a publish longer than a tick is followed by a rest of so many times its length: */
+  REST_MS = 3000,    /* Redis has one core, and commits come first; at most so long */
 };
 
 typedef struct {
@@ -62,6 +64,7 @@ struct livenps_aggregate {
   uint64_t snapshots;
   int64_t snapshot_at_ms; /* monotonic */
   int64_t renewed_at_ms;  /* monotonic */
+  int64_t rest_until_ms;  /* monotonic */
   int64_t asking_ms;      /* how long Kafka took to say where to begin */
 
   uint64_t
@@ -934,6 +937,7 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
                          .log_bytes = aggregate->log_bytes,
                          .log_max_bytes = livenps_redis_log_limit(aggregate->redis, aggregate->settings),
                          .finishing = finishing};
+  const int64_t began_ms = livenps_monotonic_ms();
   pulse.total_known = aggregate->config.source.partitions(aggregate->config.source.opaque, &pulse.total);
   /* What is published covers everything folded, not only what the snapshot covers: a failover that loses the newest entries between
    * the reading and this must refuse it. */
@@ -941,6 +945,10 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
   holder.covered = aggregate->last;
   if (livenps_publisher_tick(aggregate->publisher, &holder, aggregate->state, &pulse, &fence, error) != 0) {
     return -1;
+  }
+  const int64_t ended_ms = livenps_monotonic_ms(), took_ms = ended_ms - began_ms;
+  if (aggregate->config.paced && took_ms > aggregate->settings->tick_ms) {
+    aggregate->rest_until_ms = ended_ms + (REST * took_ms < REST_MS ? REST * took_ms : REST_MS);
   }
   obey(aggregate, fence, "publishing");
   return 0;
@@ -967,9 +975,11 @@ int livenps_aggregate_tick(livenps_aggregate *aggregate, livenps_error *error) {
   if (!aggregate->state || !aggregate->reached_head) {
     return 0;
   }
-  move_clock(aggregate);
-  if (publish(aggregate, false, error) != 0) {
-    return -1;
+  if (livenps_monotonic_ms() >= aggregate->rest_until_ms) {
+    move_clock(aggregate);
+    if (publish(aggregate, false, error) != 0) {
+      return -1;
+    }
   }
   return aggregate->state && snapshot_due(aggregate) ? snapshot(aggregate, error) : 0;
 }

@@ -61,13 +61,15 @@ typedef struct {
   bool
       replay; /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
   int64_t to_ms;
+  bool paced; /* where very much changes all the time, publishing takes a quarter of it */
   const livenps_pair *extra; /* stored in meta at genesis */
   size_t extra_count;
 } livenps_aggregate_config;
 
 int livenps_aggregate_open(livenps_aggregate **out, const livenps_aggregate_config *config,
                            livenps_error *error);
-/* One tick: take or renew the lease (else stand by), read what is new in the log, move the clock to Redis TIME, publish, snapshot when due.
+/* One tick: take or renew the lease (else stand by), read what is new in the log, move the clock to Redis TIME, publish
+ * (paced: unless it rests), snapshot when due.
  * 0 also when standing by. -1 with LOST: try again after a back-off (the caller's); REFUSED/STARTUP: stop the program with this text. */
 int livenps_aggregate_tick(livenps_aggregate *aggregate, livenps_error *error);
 /* Folds to the log's head, clock to `clock_ms` (replay: --to; live: pass 0 for Redis TIME), publishes everything due, writes a snapshot. */

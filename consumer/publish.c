@@ -176,40 +176,77 @@ void livenps_publish_expire(livenps_publisher *publisher, const char *key) {
 
 /* ---- views --------------------------------------------------------------------------------------------------------- */
 
-static int publish_view(void *opaque, const livenps_view *view) {
-  livenps_publisher *publisher = opaque;
+/* A view's note: which fields stand in Redis, bit by bit, and whether anything does. The rest is as good as unknown: keys that were lost to
+ * somebody's hand come back with the next change and the next renewal. */
+enum { PUBLISHED = 1u << 31 };
+_Static_assert(LIVENPS_VIEW_FIELDS < 31, "a bit for every field");
+
+static void index_view(livenps_publisher *publisher, const livenps_view *view) {
+  livenps_key_text key;
+  livenps_publish_key(publisher, &key, "index", publisher->config.rollups[view->rollup].name, NULL);
+  livenps_ops_command(&publisher->ops, "SADD", key.text, view->id, NULL);
+  publisher->touched_index[view->rollup] = true;
+}
+
+/* before: its note. */
+static void rank_view(livenps_publisher *publisher, const livenps_view *view, const char *nps,
+                      uint32_t before) {
+  livenps_key_text key;
   const char *rollup = publisher->config.rollups[view->rollup].name,
              *window = publisher->config.windows[view->window].name;
-  livenps_ops *ops = &publisher->ops;
-  livenps_view_texts texts;
-  livenps_key_text key;
-  livenps_view_print(view, publisher->config.settings->minimum_n, &texts);
-
-  livenps_publish_key(publisher, &key, "index", rollup, NULL);
-  livenps_ops_command(ops, "SADD", key.text, view->id, NULL);
-  publisher->touched_index[view->rollup] = true;
   livenps_publish_key(publisher, &key, "rank", rollup, window);
   if (view->scored) {
-    livenps_ops_command(ops, "ZADD", key.text, texts.text[0], view->id, NULL);
+    livenps_ops_command(&publisher->ops, "ZADD", key.text, nps, view->id, NULL);
     publisher->touched_rank[view->rollup * publisher->config.window_count + view->window] = true;
-  } else {
-    livenps_ops_command(ops, "ZREM", key.text, view->id, NULL);
+  } else if (!(before & PUBLISHED) || before & 1) {
+    livenps_ops_command(&publisher->ops, "ZREM", key.text, view->id, NULL);
   }
+}
 
-  /* DEL first: a field that is withheld now must not stay. */
-  view_key(publisher, &key, rollup, view->id, window);
-  livenps_ops_command(ops, "DEL", key.text, NULL);
+/* word key field... for the fields whose bits are set; HSET: with their texts. */
+static void put_fields(livenps_ops *ops, const char *word, const livenps_key_text *key, uint32_t fields,
+                       const livenps_view_texts *texts) {
   livenps_ops_begin(ops);
-  livenps_ops_add(ops, "HSET", 4);
-  livenps_ops_add(ops, key.text, key.length);
+  livenps_ops_add(ops, word, strlen(word));
+  livenps_ops_add(ops, key->text, key->length);
   for (size_t i = 0; i < LIVENPS_VIEW_FIELDS; i++) {
-    if (texts.text[i][0]) {
+    if (fields & 1u << i) {
       livenps_ops_add(ops, livenps_view_fields[i], strlen(livenps_view_fields[i]));
-      livenps_ops_add(ops, texts.text[i], strlen(texts.text[i]));
+      if (texts) {
+        livenps_ops_add(ops, texts->text[i], strlen(texts->text[i]));
+      }
     }
   }
   livenps_ops_end(ops);
-  livenps_publish_expire(publisher, key.text);
+}
+
+static int publish_view(void *opaque, const livenps_view *view) {
+  livenps_publisher *publisher = opaque;
+  livenps_ops *ops = &publisher->ops;
+  livenps_view_texts texts;
+  livenps_key_text key;
+  const uint32_t before = *view->note;
+  uint32_t fields = 0;
+  livenps_view_print(view, publisher->config.settings->minimum_n, &texts);
+  for (size_t i = 0; i < LIVENPS_VIEW_FIELDS; i++) {
+    fields |= (uint32_t)(texts.text[i][0] != 0) << i;
+  }
+  *view->note = fields | PUBLISHED;
+
+  rank_view(publisher, view, texts.text[0], before);
+  view_key(publisher, &key, publisher->config.rollups[view->rollup].name, view->id,
+           publisher->config.windows[view->window].name);
+  /* A field that is withheld now must not stay. */
+  if (!(before & PUBLISHED)) {
+    index_view(publisher, view);
+    livenps_ops_command(ops, "DEL", key.text, NULL);
+  } else if (before & ~fields & ~PUBLISHED) {
+    put_fields(ops, "HDEL", &key, before & ~fields & ~PUBLISHED, NULL);
+  }
+  put_fields(ops, "HSET", &key, fields, &texts);
+  if (!(before & PUBLISHED)) {
+    livenps_publish_expire(publisher, key.text);
+  }
 
   if (json_array_size(publisher->changed) < LIVENPS_UPDATES_NAMES) {
     json_array_append_new(publisher->changed, json_string(key.text + strlen(publisher->config.keys->prefix)));
@@ -260,6 +297,9 @@ static int renew_view(void *opaque, const livenps_view *view) {
   livenps_key_text key;
   const char *rollup = publisher->config.rollups[view->rollup].name,
              *window = publisher->config.windows[view->window].name;
+  if (view->window == 0) {
+    index_view(publisher, view);
+  }
   view_key(publisher, &key, rollup, view->id, window);
   livenps_publish_expire(publisher, key.text);
   if (what->trend) {
@@ -322,12 +362,15 @@ static void renew_touched(livenps_publisher *publisher) {
 static int publish_all(livenps_publisher *publisher, livenps_state *state, const livenps_pulse *pulse) {
   livenps_wholeness whole = livenps_publish_wholeness(publisher, state, pulse);
   const livenps_visitor visitor = {.view = publish_view, .gone = publish_gone, .opaque = publisher};
-  if (publisher->everything) {
+  /* After a sleep so long views may have expired, also those that did not change since. */
+  const bool slept = !publisher->config.replay && publisher->sweep_ms &&
+                     whole.clock - publisher->sweep_ms > publisher->config.settings->view_ttl_ms / 2;
+  if (publisher->everything || slept) {
     livenps_state_change_all(state);
     if (livenps_publish_take_over(publisher, state) != 0) {
       return -1;
     }
-    publisher->sweep_ms = whole.clock;
+    publisher->sweep_ms = slept ? publisher->sweep_ms : whole.clock;
   }
   if (publisher->active_since_ms == 0) {
     publisher->active_since_ms = whole.clock;

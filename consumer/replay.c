@@ -349,6 +349,7 @@ static int prepare(replay *self, livenps_error *error) {
                                           .instance = writer,
                                           .source = {beginnings, partitions, self},
                                           .replay = true,
+                                          .paced = true,
                                           .to_ms = self->options->to_ms,
                                           .extra = extra,
                                           .extra_count = 1};

@@ -156,7 +156,8 @@ int livenps_run(const livenps_settings *settings) {
       (livenps_aggregate_config){.settings = settings,
                                  .instance = writer,
                                  .source = {livenps_watch_beginnings, livenps_watch_partitions, watch},
-                                 .keeper = livenps_keep_keeper(keep)};
+                                 .keeper = livenps_keep_keeper(keep),
+                                 .paced = true};
   memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
   started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
 

@@ -95,6 +95,8 @@ typedef struct {
   bool has_value_nps;     /* n >= minimum_n and the sum of values > 0 */
   double value_nps;
   int64_t as_of_ms, window_start_ms, window_ms, slice_ms; /* window_start = (floor(t/g) - W/g + 1) g */
+  /* From livenps_state_changed only: the visitor's own, kept with the series and window; 0 at first and after livenps_state_change_all. */
+  uint32_t *note;
 } livenps_view;
 
 /* Visits every (series, window) whose published numbers changed since the last visit that returned 0 for it: a fold into it, a slice

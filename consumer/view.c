@@ -234,6 +234,7 @@ int livenps_state_changed(livenps_state *state, const livenps_visitor *visitor) 
     if (series->slots && visitor->view) {
       livenps_view view;
       view_now(state, series, window, &view);
+      view.note = &series->places[window].note;
       if ((stop = visitor->view(visitor->opaque, &view))) {
         break;
       }
@@ -264,8 +265,11 @@ void livenps_state_change_all(livenps_state *state) {
   for (size_t r = 0; r < state->rollup_count; r++) {
     for (size_t i = 0; i < state->rollups[r].count; i++) {
       livenps_series *series = state->rollups[r].all[i];
-      for (size_t w = 0; series->slots && w < state->window_count; w++) {
-        livenps_state_mark(state, series, w, false);
+      for (size_t w = 0; w < state->window_count; w++) {
+        series->places[w].note = 0;
+        if (series->slots) {
+          livenps_state_mark(state, series, w, false);
+        }
       }
     }
   }
