@@ -336,7 +336,7 @@ static int listen_on(const endpoint *address, socklen_t size) {
   if (listener >= 0 && (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
                         (address->any.sa_family == AF_INET6 &&
                          setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) != 0) ||
-                        bind(listener, &address->any, size) != 0 || listen(listener, 64) != 0)) {
+                        bind(listener, &address->any, size) != 0 || listen(listener, SOMAXCONN) != 0)) {
     int saved = errno;
     close(listener);
     errno = saved;

@@ -156,7 +156,8 @@ class Events:
     """The stream of /api/live: what came, as (name, data)."""
 
     def __init__(self, board, query="", headers=None):
-        self.socket = socket.create_connection(("127.0.0.1", board.port), timeout=1)
+        self.socket = socket.create_connection(("127.0.0.1", board.port), timeout=20 * cluster.PATIENCE)
+        self.socket.settimeout(1)
         lines = ["GET /api/live%s HTTP/1.1" % query, "Host: 127.0.0.1"] + ["%s: %s" % each for each in (headers or {}).items()]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self.bytes, self.head, self.events = b"", None, []
