@@ -274,7 +274,7 @@ function sortRows(now) {
   order = found.map((each) => each[1]);
   orderAt = performance.now();
   [...$("grid-head").children].forEach((cell, i) => cell.setAttribute("aria-sort", COLUMNS[i] === column ? (sign > 0 ? "ascending" : "descending") : "none"));
-  say($("count"), order.length === sets[2].size ? number(order.length) : `${number(order.length)} of ${number(sets[2].size)}`);
+  if (!S.wallboard) say($("count"), order.length === sets[2].size ? number(order.length) : `${number(order.length)} of ${number(sets[2].size)}`);
   $("grid").setAttribute("aria-rowcount", order.length + 1);
   $("grid-empty").hidden = order.length > 0 || !loaded;
   say($("grid-empty"), sets[2].size ? "Nothing matches the filter." : "No data yet: nothing was counted in this namespace.");
@@ -297,18 +297,23 @@ function makeRow() {
   return { box, cells, row: null };
 }
 
+const PAGE_MS = 15000;
 let rowHeight = 40;
 function drawRows() {
   const grid = $("grid"), body = $("grid-body");
-  body.style.height = order.length * rowHeight + "px";
-  const first = Math.max(0, Math.floor(grid.scrollTop / rowHeight) - 4);
-  const count = Math.min(order.length - first, Math.ceil(grid.clientHeight / rowHeight) + 8);
+  /* Nobody scrolls a wallboard: it turns the pages, of whole rows. */
+  const fit = Math.max(1, Math.floor(grid.clientHeight / rowHeight) - 1), pages = Math.max(1, Math.ceil(order.length / fit));
+  const top = S.wallboard ? Math.floor(performance.now() / PAGE_MS) % pages * fit : 0;
+  const first = S.wallboard ? top : Math.max(0, Math.floor(grid.scrollTop / rowHeight) - 4);
+  const count = Math.min(order.length - first, S.wallboard ? fit : Math.ceil(grid.clientHeight / rowHeight) + 8);
+  body.style.height = (S.wallboard ? count : order.length) * rowHeight + "px";
+  if (S.wallboard) say($("count"), pages > 1 ? `${number(first + 1)} to ${number(first + count)} of ${number(order.length)}` : "");
   while (pool.length < count) pool.push(makeRow());
   pool.forEach((each, i) => {
     const id = order[first + i], row = i < count ? sets[2].get(id) : null;
     each.box.hidden = !row;
     if (!row) { each.row = null; return; }
-    each.box.style.transform = `translateY(${(first + i) * rowHeight}px)`;
+    each.box.style.transform = `translateY(${(first + i - top) * rowHeight}px)`;
     const chosen = id === S.id;
     if (each.box.getAttribute("aria-selected") !== String(chosen)) each.box.setAttribute("aria-selected", chosen);
     each.box.setAttribute("aria-rowindex", first + i + 2);
@@ -518,6 +523,7 @@ function drawHeat() {
   heat.series.forEach((each, r) => {
     const group = svg("g", { class: each.id === S.id ? "series chosen" : "series", role: "listitem" }), words = label(each.id);
     group.append(svg("text", { x: 0, y: r * line + 15 }, words.length > 24 ? words.slice(0, 23) + "…" : words));
+    if (!each.points.length) group.append(svg("text", { class: "axis-text", x: name, y: r * line + 15 }, "no answers in this time"));
     /* Of the points that fall into a column the last one is shown. */
     const columns = new Array(HEAT_COLUMNS).fill(null);
     for (const p of each.points) {
@@ -610,7 +616,7 @@ function drawStatus() {
   $("status").className = bad ? "status bad" : "status";
   document.documentElement.classList.toggle("old", bad && (!connected || !health || !health.redis || h.as_of_ms === undefined));
 }
-setInterval(drawStatus, 1000);
+setInterval(() => { drawStatus(); if (S.wallboard && start) drawRows(); }, 1000);
 
 /* ---- the stream ---- */
 
