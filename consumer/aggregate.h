@@ -61,7 +61,7 @@ typedef struct {
   bool
       replay; /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
   int64_t to_ms;
-  bool paced; /* where very much changes all the time, publishing takes a quarter of it */
+  bool paced;                /* where very much changes all the time, publishing takes a quarter of it */
   const livenps_pair *extra; /* stored in meta at genesis */
   size_t extra_count;
 } livenps_aggregate_config;

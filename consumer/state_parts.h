@@ -38,7 +38,7 @@ typedef struct {
   bool changed;       /* in the list of changes */
   bool stale;         /* the test must be made again */
   int8_t verdict;
-  uint32_t sum; /* only inside a spread: place of its sum in the window's list, from 1 */
+  uint32_t sum;  /* only inside a spread: place of its sum in the window's list, from 1 */
   uint32_t note; /* see livenps_view */
 } livenps_place;
 
