@@ -25,22 +25,19 @@
  *   GET /api/trend       the trends of up to TRENDS series                                                                  */
 
 enum {
-  TICK_MS = 250, /* how often what changed is read */
-  HEALTH_MS =
-      1000, /* how often health is read, and told: a viewer who hears nothing for longer has lost us */
-  SWEEP_MS =
-      30000, /* how often everything is read although the channel is heard: keys expire without a message */
-  MORE_MS = 5000,  /* how often everything is read while more changes than a message names */
-  POLL_MS = 2000,  /* how often everything is read when the channel is not heard */
-  KEEP_MS = 60000, /* how long a picture is kept that nobody looks at */
-  WAIT_MS = 100,   /* how long the server waits for requests between two looks at the clock */
-  AWAY_MS = 500,   /* the first pause after an error of Redis; */
-  AWAY_SHARE = 4,  /* and in proportion to how long the error took, so that pages are served meanwhile */
+  TICK_MS = 250,    /* how often what changed is read */
+  HEALTH_MS = 1000, /* how often health is read, and told: who hears nothing for longer has lost us */
+  SWEEP_MS = 30000, /* how often all is read although the channel is heard: keys expire silently */
+  MORE_MS = 5000,   /* how often everything is read while more changes than a message names */
+  POLL_MS = 2000,   /* how often everything is read when the channel is not heard */
+  KEEP_MS = 60000,  /* how long a picture is kept that nobody looks at */
+  WAIT_MS = 100,    /* how long the server waits for requests between two looks at the clock */
+  AWAY_MS = 500,    /* the first pause after an error of Redis; */
+  AWAY_SHARE = 4,   /* and in proportion to how long the error took, so that pages are served meanwhile */
   AWAY_MOST_MS = 10000,
   LISTEN_MS = 5000, /* between two attempts to hear the channel */
-  BEHIND =
-      4 << 20, /* bytes that a viewer has not taken: it is told no more until it has, and then everything */
-  TRENDS = 16, /* series of one request */
+  BEHIND = 4 << 20, /* bytes that a viewer has not taken: no more until it has, then everything */
+  TRENDS = 16,      /* series of one request */
   LONGEST_ID = 4096,
   PICTURES = 64, /* at a time: 16 windows of a few roll-ups */
 };

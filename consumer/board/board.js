@@ -161,6 +161,7 @@ function drawWhole() {
   say($("whole-nps"), nps === null ? "–" : signed(nps));
   say($("whole-note"), missing || `${signed(get(row, "nps_low"))} to ${signed(get(row, "nps_high"))}` + (get(row, "reliable") ? "" : ", few answers"));
   say($("whole-title"), "The whole, " + long(S.window));
+  document.title = (nps === null ? "" : signed(nps) + " ") + "livenps " + start.namespace;
   wholeBar.update(row);
   wholeSplit.update(row);
   const known = get(row, "promoters") !== null;
@@ -302,7 +303,7 @@ let rowHeight = 40;
 function drawRows() {
   const grid = $("grid"), body = $("grid-body");
   /* Nobody scrolls a wallboard: it turns the pages, of whole rows. */
-  const fit = Math.max(1, Math.floor(grid.clientHeight / rowHeight) - 1), pages = Math.max(1, Math.ceil(order.length / fit));
+  const fit = Math.max(1, Math.floor(grid.clientHeight / rowHeight - .65) - 1), pages = Math.max(1, Math.ceil(order.length / fit));
   const top = S.wallboard ? Math.floor(performance.now() / PAGE_MS) % pages * fit : 0;
   const first = S.wallboard ? top : Math.max(0, Math.floor(grid.scrollTop / rowHeight) - 4);
   const count = Math.min(order.length - first, S.wallboard ? fit : Math.ceil(grid.clientHeight / rowHeight) + 8);
@@ -610,10 +611,12 @@ function drawStatus() {
   } else if (w && !w.complete) {
     text = `Warming up: what was before ${new Date(w.covered_since_ms).toLocaleString("en-GB")} is not known, so the last ${long(S.window)} are not whole yet.`;
   } else {
-    [text, bad] = [`Live and whole, as of ${clock(h.as_of_ms)}.`, false];
+    [text, bad] = ["Live and whole", false];
   }
   say($("status"), text);
-  $("status").className = bad ? "status bad" : "status";
+  $("state").className = bad ? "status bad" : "status";
+  /* Apart from the words, which are read aloud when they change. */
+  say($("as-of"), bad || !h ? "" : `as of ${clock(h.as_of_ms)}`);
   document.documentElement.classList.toggle("old", bad && (!connected || !health || !health.redis || h.as_of_ms === undefined));
 }
 setInterval(() => { drawStatus(); if (S.wallboard && start) drawRows(); }, 1000);

@@ -155,8 +155,13 @@ class Board:
 class Events:
     """The stream of /api/live: what came, as (name, data)."""
 
-    def __init__(self, board, query="", headers=None):
-        self.socket = socket.create_connection(("127.0.0.1", board.port), timeout=20 * cluster.PATIENCE)
+    def __init__(self, board, query="", headers=None, room=None):
+        """room: bytes that the kernel may keep for us."""
+        self.socket = socket.socket()
+        if room:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        self.socket.settimeout(20 * cluster.PATIENCE)
+        self.socket.connect(("127.0.0.1", board.port))
         self.socket.settimeout(1)
         lines = ["GET /api/live%s HTTP/1.1" % query, "Host: 127.0.0.1"] + ["%s: %s" % each for each in (headers or {}).items()]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())

@@ -10,6 +10,7 @@ import pytest
 import cluster
 from board_world import Board, Contents, Events, view, wait_for
 
+pytestmark = pytest.mark.sanitize
 HOSTILE = "<img src=x onerror=alert(1)> \"'&</script>"
 
 
@@ -283,3 +284,38 @@ def test_ends_with_streams_open(shop, module_world):
     assert board.stop() == 0
     for each in events:
         each.close()
+
+
+def test_who_does_not_read(module_world):
+    """A page that takes nothing costs a bounded amount of memory, and when it reads again it gets what is so now."""
+    redis = module_world.redis(name="flood")
+    contents = Contents(redis)
+    names = ["%04d " % i + "x" * 500 for i in range(2000)]
+    contents.write("touchpoint", {name: view(10, 5, 5) for name in names})
+    board = Board(module_world, redis)
+    slow, other = Events(board, room=1 << 16), Events(board)
+    other.wait(lambda name, _: name == "picture", "the picture")
+
+    def memory():
+        with open("/proc/%d/status" % board.program.pid) as file:
+            return int(file.read().split("VmRSS:")[1].split()[0]) >> 10
+
+    at_first = memory()
+    for i in range(1, 31):
+        contents.write("touchpoint", {name: view(i, i, i) for name in names}, tell=False)
+        for begin in range(0, len(names), 1000):
+            contents.tell(["touchpoint:%s:5m" % name for name in names[begin:begin + 1000]])
+        other.wait(lambda name, data, i=i: name == "change" and any(row[5] == 3 * i for row in data["sets"][2]["rows"]), "round %d" % i)
+    # Thirty rounds are about 35 MB; it keeps 4 and the pictures, the kernel a few.
+    print("%d MB more" % (memory() - at_first))
+    assert memory() - at_first < 12 * (1 if cluster.SLOW == 1 else 8), memory()
+    found = {}
+
+    def up_to_date(name, data):
+        if name in ("picture", "change"):
+            found.update({row[0]: row[5] for row in data["sets"][2]["rows"]})
+        return len(found) == 2000 and set(found.values()) == {90}
+    slow.wait(up_to_date, "what is so now")
+    slow.close()
+    other.close()
+    assert board.stop() == 0

@@ -103,7 +103,7 @@ def test_states_in_words(browser, shop):
             (dict(window_complete=0, covered_since=cluster.now_ms() - 60000), "Warming up"), (dict(), "Live and whole")):
         contents.health(**health)
         browser.wait("document.querySelector('#status').textContent.startsWith(%r)" % expected, expected)
-        assert browser.run("return document.querySelector('#status').classList.contains('bad')") == (expected != "Live and whole")
+        assert browser.run("return document.querySelector('#state').classList.contains('bad')") == (expected != "Live and whole")
     redis.call("DEL", contents.prefix + "health")
     browser.wait("document.querySelector('#status').textContent.startsWith('Stale: nobody writes')", "stale")
     assert browser.row("delivery")[1] == "\u221275", "the last known numbers stay"
@@ -243,6 +243,10 @@ def test_wallboard_and_themes(browser, shop):
     assert browser.run("return parseFloat(getComputedStyle(document.querySelector('#grid-body .nps')).fontSize)") >= 32
     assert browser.run("return parseFloat(getComputedStyle(document.querySelector('#whole-nps')).fontSize)") >= 100
     assert not browser.run("return document.querySelector('#filter').checkVisibility()")
+    # It turns its pages by itself, and says which.
+    browser.wait("/^[0-9]+ to [0-9]+ of 1[0-9]$/.test(document.querySelector('#count').textContent)", "the page's number")
+    assert browser.run("const grid = document.querySelector('#grid').getBoundingClientRect(); return [...document.querySelectorAll("
+                       "'#grid-body .row:not([hidden])')].every((row) => row.getBoundingClientRect().bottom <= grid.bottom)"), "whole rows only"
     grounds = {}
     for theme in ("light", "dark"):
         opened(browser, shop, "?theme=" + theme)
