@@ -307,8 +307,8 @@ def test_who_does_not_read(module_world):
             contents.tell(["touchpoint:%s:5m" % name for name in names[begin:begin + 1000]])
         other.wait(lambda name, data, i=i: name == "change" and any(row[5] == 3 * i for row in data["sets"][2]["rows"]), "round %d" % i)
     # Thirty rounds are about 35 MB; it keeps 4 and the pictures, the kernel a few.
-    print("%d MB more" % (memory() - at_first))
-    assert memory() - at_first < 12 * (1 if cluster.SLOW == 1 else 8), memory()
+    # Under a sanitizer freed memory is kept to find uses of it, so there is nothing to measure.
+    assert cluster.SLOW > 1 or memory() - at_first < 12, memory()
     found = {}
 
     def up_to_date(name, data):
