@@ -403,7 +403,7 @@ async function loadTrend() {
 }
 
 function nice(low, high) {
-  const step = high - low > 120 ? 50 : high - low > 60 ? 20 : 10, ticks = [];
+  const step = high - low > 150 ? 50 : high - low > 60 ? 20 : 10, ticks = [];
   for (let at = Math.ceil(low / step) * step; at <= high; at += step) ticks.push(at);
   return ticks;
 }
@@ -616,7 +616,7 @@ function drawStatus() {
   say($("status"), text);
   $("state").className = bad ? "status bad" : "status";
   /* Apart from the words, which are read aloud when they change. */
-  say($("as-of"), bad || !h ? "" : `as of ${clock(h.as_of_ms)}`);
+  say($("as-of"), bad || !h ? "" : `· as of ${clock(h.as_of_ms)}`);
   document.documentElement.classList.toggle("old", bad && (!connected || !health || !health.redis || h.as_of_ms === undefined));
 }
 setInterval(() => { drawStatus(); if (S.wallboard && start) drawRows(); }, 1000);

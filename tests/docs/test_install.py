@@ -15,7 +15,7 @@ def test_installed_tree(tmp_path):
         assert (tmp_path / "share" / "man" / "man1" / (program + ".1")).is_file()
     assert (tmp_path / "share" / "livenps" / "livenps.yaml").is_file()
     assert (tmp_path / "share" / "livenps" / "events.schema.json").is_file()
-    for document in ("README.md", "LICENSE", "events.md", "redis.md"):
+    for document in ("README.md", "LICENSE", "events.md", "redis.md", "board.md", "board.png"):
         assert (tmp_path / "share" / "doc" / "livenps" / document).is_file()
     # The installed example is one that the installed program accepts.
     subprocess.run([str(tmp_path / "bin" / "livenps-consumer"), "--check-config", "--config",
