@@ -739,9 +739,17 @@ int livenps_board(const livenps_settings *settings) {
   livenps_keys_make(&on.keys, settings->namespace_);
   snprintf(on.channel_name, sizeof on.channel_name, "%supdates", on.keys.prefix);
   if (read_token(settings, &token, &error) != 0 || livenps_redis_open(&on.redis, settings, &error) != 0 ||
-      livenps_redis_open(&on.channel, settings, &error) != 0 ||
-      livenps_redis_connect(on.redis, &error) != 0) {
+      livenps_redis_open(&on.channel, settings, &error) != 0) {
     goto failed;
+  }
+  /* A Redis that is away is waited for, and the page says so; one that refuses us is for whoever starts this to mend. */
+  int64_t began_ms = livenps_monotonic_ms();
+  if (livenps_redis_connect(on.redis, &error) != 0) {
+    if (error.code != LIVENPS_E_LOST) {
+      goto failed;
+    }
+    redis_away(&on, began_ms, &error);
+    livenps_error_clear(&error);
   }
   const livenps_http_config config = {.listen = settings->board_listen,
                                       .token = token,

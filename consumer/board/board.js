@@ -21,7 +21,7 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 
 const DEFAULTS = { rollup: "touchpoint", window: "", sort: "n", dir: "down", q: "", show: "", id: "", zoom: "", wallboard: "", theme: "" };
 const S = { ...DEFAULTS };
-for (const [key, value] of new URLSearchParams(location.search)) if (key in S) S[key] = value;
+for (const [key, value] of new URLSearchParams(location.search)) if (Object.hasOwn(S, key)) S[key] = value;
 
 function remember() {
   const query = new URLSearchParams();
@@ -243,6 +243,7 @@ function makeHead() {
       else { S.sort = column.key; S.dir = column.key === "name" ? "up" : "down"; }
       remember();
       sortRows(true);
+      loadHeat();
     };
     cell.append(button);
     return cell;
@@ -259,7 +260,7 @@ function sortRows(now) {
   clearTimeout(sortTimer);
   sortTimer = 0;
   const column = COLUMNS.find((each) => each.key === S.sort) || COLUMNS[4];
-  const sign = S.dir === "up" ? 1 : -1, wanted = S.q.toLowerCase(), keep = SHOW[S.show];
+  const sign = S.dir === "up" ? 1 : -1, wanted = S.q.toLowerCase(), keep = Object.hasOwn(SHOW, S.show) && SHOW[S.show];
   const found = [];
   for (const [id, row] of sets[2]) {
     if (wanted && !label(id).toLowerCase().includes(wanted)) continue;
@@ -488,11 +489,13 @@ new ResizeObserver(() => drawTrend()).observe($("trend"));
 /* ---- the heat map ---- */
 
 const HEAT_ROWS = 15, HEAT_COLUMNS = 60, HEAT_STEP = 8;
-let heat = { key: "", series: [] }, heatTimer = 0, heatBusy = false;
+let heat = { key: "", series: [] }, heatTimer = 0, heatBusy = false, heatAgain = false;
 
 async function loadHeat() {
   clearTimeout(heatTimer);
-  if (!start || S.wallboard || heatBusy) return;
+  if (!start || S.wallboard) return;
+  if (heatBusy) { heatAgain = true; return; } // what is asked for has changed meanwhile
+  heatAgain = false;
   const ids = order.slice(0, HEAT_ROWS), window = S.zoom || S.window, key = [S.rollup, window].join(" ");
   if (hasTrend() && ids.length) {
     heatBusy = true;
@@ -502,6 +505,7 @@ async function loadHeat() {
       if (key === [S.rollup, S.zoom || S.window].join(" ")) heat = { key, window, series };
     } catch { /* the next round comes */ }
     heatBusy = false;
+    if (heatAgain) { loadHeat(); return; }
   } else {
     heat = { key, window, series: [] };
   }

@@ -253,6 +253,24 @@ def test_stream_over_a_restart_of_redis(module_world):
     assert board.stop() == 0
 
 
+def test_starts_before_redis(module_world):
+    """The order in which things are started does not matter; a wrong password does."""
+    port = cluster.free_port()
+    board = Board(module_world, "redis://127.0.0.1:%d" % port)
+    assert board.ask("/")[0] == 200 and board.ask("/api/views")[0] == 503
+    events = Events(board)
+    assert "cannot connect" in events.wait(lambda name, data: name == "health" and not data["redis"], "Redis is away")["why"]
+    redis = module_world.redis(name="late", port=port)
+    Contents(redis).write("touchpoint", {"delivery": view(10, 5, 25)})
+    full = events.wait(lambda name, _: name == "picture", "the picture")
+    assert [row[0] for row in full["sets"][2]["rows"]] == ["delivery"]
+    events.close()
+    assert board.stop() == 0
+    redis.call("ACL", "SETUSER", "default", ">pass")
+    code, _, err = module_world.run_consumer("board", settings={"redis.url": redis.url})
+    assert code == 3 and "wants a password" in err, err
+
+
 def test_many_streams(shop):
     """Beyond the limit one is refused, and those that are open go on; closed ones make room."""
     board = shop[2]
