@@ -179,11 +179,20 @@ static bool time_of_day(const livenps_day *day, const char *at, size_t length, i
     return false;
   }
   int milliseconds = 0;
-  for (size_t i = 20, worth = 100; i + 1 < length; i++, worth /= 10) {
-    if (!is_digit(at[i])) {
+  if (length == 24) {
+    const unsigned tenths = (unsigned)(at[20] - '0'), hundredths = (unsigned)(at[21] - '0');
+    const unsigned last = (unsigned)(at[22] - '0');
+    if (tenths > 9 || hundredths > 9 || last > 9) {
       return false;
     }
-    milliseconds += (at[i] - '0') * (int)worth;
+    milliseconds = (int)(tenths * 100 + hundredths * 10 + last);
+  } else {
+    for (size_t i = 20, worth = 100; i + 1 < length; i++, worth /= 10) {
+      if (!is_digit(at[i])) {
+        return false;
+      }
+      milliseconds += (at[i] - '0') * (int)worth;
+    }
   }
   *ms = day->start_ms + (int64_t)seconds * 1000 + milliseconds;
   return true;

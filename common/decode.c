@@ -2,6 +2,7 @@
 #include "mapping.h"
 #include "name.h"
 #include "outline.h"
+#include "scan_parts.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,17 +26,18 @@ typedef struct {
   livenps_scale scale;
   bool structured;
   uint16_t later; /* fields that are read as by the whole way: bits */
+  uint8_t lower;  /* dimensions whose capitals become small: bits */
   livenps_json_kind kinds[LIVENPS_FIELDS];
 } plan;
 
 enum {
-  LEARNED = 16,      /* mappings of which outlines are remembered */
-  WINDOW = 64,       /* records over which it is judged whether that pays */
-  POOR = WINDOW / 4, /* fewer of them that follow an outline: it does not, */
-  REST = 7 * WINDOW, /* so for as many records nothing is compared */
+  LEARNED = 16,       /* mappings of which outlines are remembered */
+  WINDOW = 64,        /* records over which it is judged whether that pays */
+  POOR = WINDOW / 4,  /* fewer of them that follow an outline: it does not, */
+  REST = 15 * WINDOW, /* so for as many records nothing is compared */
   FAIR = WINDOW * 3 / 4,
-  PER_LESSON = 64, /* learning costs about three times as much as reading: once in so many records, */
-  LESSONS = 32,    /* and so many that were saved up */
+  PER_LESSON = 128, /* learning costs about three times as much as reading: once in so many records, */
+  LESSONS = 32,     /* and so many that were saved up */
 };
 
 /* The outlines of one mapping's records. Publishers that change theirs all the time cost a few per cent: comparing rests while it does not
@@ -176,7 +178,7 @@ static const char *const ce_names[CE_ATTRIBUTES] = {"ce_specversion", "ce_source
 
 typedef struct {
   form form;
-  livenps_text attributes[CE_ATTRIBUTES];
+  livenps_text attributes[CE_ATTRIBUTES]; /* only of the form BINARY */
 } envelope;
 
 static bool equal_folded(livenps_text text, const char *lower) {
@@ -222,6 +224,7 @@ static bool media_type_is_cloudevents(livenps_text type) {
 }
 
 static livenps_reason read_headers(const livenps_record *record, envelope *out, livenps_where *where) {
+  memset(out->attributes, 0, sizeof out->attributes);
   livenps_text content = {0};
   bool ce = false;
   const char *twice = NULL;
@@ -408,7 +411,23 @@ static bool has_capital(livenps_text text) {
   return false;
 }
 
-static livenps_text fold(livenps_scanner *scanner, livenps_text text) {
+/* The same of a text in a document that ends at end: at once, where so much may be read. */
+static inline bool has_capital_before(livenps_text text, const char *end) {
+#ifdef __SSE2__
+  if (text.length <= 16 && end - text.at >= 16) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)text.at);
+    const __m128i from = _mm_cmpgt_epi8(bytes, _mm_set1_epi8('A' - 1));
+    const __m128i behind = _mm_cmpgt_epi8(bytes, _mm_set1_epi8('Z'));
+    const unsigned found = (unsigned)_mm_movemask_epi8(_mm_andnot_si128(behind, from));
+    return (found & ((UINT32_C(1) << text.length) - 1)) != 0;
+  }
+#else
+  (void)end;
+#endif
+  return has_capital(text);
+}
+
+static inline livenps_text fold(livenps_scanner *scanner, livenps_text text) {
   if (text.length > LIVENPS_MAX_ID || !has_capital(text)) {
     return text;
   }
@@ -658,8 +677,22 @@ static livenps_reason read_value(const reader *r, livenps_event *event) {
   return LIVENPS_REASON_NONE;
 }
 
+/* Each member by itself: for all of them at once compilers choose an instruction that takes longer than reading a name. */
+static inline void empty_event(livenps_event *event) {
+  static const livenps_text none = {0};
+  event->type = LIVENPS_INTERACTION;
+  event->scale = LIVENPS_SCALE_NONE;
+  event->score = -1;
+  event->has_value = false;
+  event->value = event->time_ms = 0;
+  event->id = event->customer = none;
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    event->dimensions[d] = none;
+  }
+}
+
 static livenps_reason read_event(const reader *r, livenps_event *event) {
-  *event = (livenps_event){.scale = LIVENPS_SCALE_NONE, .score = -1};
+  empty_event(event);
   livenps_reason reason = read_name(r, LIVENPS_FIELD_ID, true, &event->id);
   if (reason == LIVENPS_REASON_NONE) {
     reason = read_type(r, &event->type);
@@ -686,30 +719,42 @@ static livenps_reason read_event(const reader *r, livenps_event *event) {
 
 /* ---- the shorter way ---- */
 
-/* A name of an outline's record, absent where it is empty. False: the whole way says what is wrong. */
-static inline __attribute__((always_inline)) bool name_of(livenps_scanner *scanner,
-                                                          const livenps_place *place, livenps_text text,
-                                                          livenps_text *out) {
-  if (text.length > LIVENPS_MAX_ID / 3 && livenps_name_length(text) > LIVENPS_MAX_ID) {
-    return false;
-  }
-  if (place->lower && text.length > 0) {
-    text = fold(scanner, text);
-  }
-  *out = (livenps_text){text.length > 0 ? text.at : NULL, text.length};
-  return true;
-}
+/* Raw text of so many bytes is never too long, encoded: a byte becomes three at most. */
+enum { SURELY_SHORT = 64 };
 
-static inline bool names_of(livenps_scanner *scanner, const livenps_place *places,
+/* The names of an outline's record, absent where they are empty. False: the whole way says what is wrong. */
+static inline bool names_of(livenps_scanner *scanner, const plan *p, livenps_text value,
                             const livenps_text texts[LIVENPS_OUTLINE_TEXTS], livenps_event *event) {
-#define NAME(field, out) name_of(scanner, &places[field], texts[field], out)
-  return NAME(LIVENPS_FIELD_ID, &event->id) &&
-         NAME(LIVENPS_FIELD_TOUCHPOINT, &event->dimensions[LIVENPS_TOUCHPOINT]) &&
-         NAME(LIVENPS_FIELD_CHANNEL, &event->dimensions[LIVENPS_CHANNEL]) &&
-         NAME(LIVENPS_FIELD_SEGMENT, &event->dimensions[LIVENPS_SEGMENT]) &&
-         NAME(LIVENPS_FIELD_STAGE, &event->dimensions[LIVENPS_STAGE]) &&
-         NAME(LIVENPS_FIELD_CUSTOMER, &event->customer);
+  static const uint8_t fields[] = {LIVENPS_FIELD_ID,      LIVENPS_FIELD_TOUCHPOINT, LIVENPS_FIELD_CHANNEL,
+                                   LIVENPS_FIELD_SEGMENT, LIVENPS_FIELD_STAGE,      LIVENPS_FIELD_CUSTOMER};
+  size_t lengths = 0;
+#define NAME(field, out)                                                                                     \
+  lengths |= texts[field].length;                                                                            \
+  (out) = (livenps_text){texts[field].length > 0 ? texts[field].at : NULL, texts[field].length}
+  NAME(LIVENPS_FIELD_ID, event->id);
+  NAME(LIVENPS_FIELD_TOUCHPOINT, event->dimensions[LIVENPS_TOUCHPOINT]);
+  NAME(LIVENPS_FIELD_CHANNEL, event->dimensions[LIVENPS_CHANNEL]);
+  NAME(LIVENPS_FIELD_SEGMENT, event->dimensions[LIVENPS_SEGMENT]);
+  NAME(LIVENPS_FIELD_STAGE, event->dimensions[LIVENPS_STAGE]);
+  NAME(LIVENPS_FIELD_CUSTOMER, event->customer);
 #undef NAME
+  if (lengths >= SURELY_SHORT) {
+    for (size_t i = 0; i < sizeof fields; i++) {
+      const livenps_text text = texts[fields[i]];
+      if (text.length >= SURELY_SHORT && livenps_name_length(text) > LIVENPS_MAX_ID) {
+        return false;
+      }
+    }
+  }
+  for (unsigned lower = p->lower; lower; lower &= lower - 1) {
+    livenps_text *text = &event->dimensions[__builtin_ctz(lower)];
+    const bool in_value =
+        (uintptr_t)text->at - (uintptr_t)value.at < value.length; /* else unescaped, or absent */
+    if (!in_value || has_capital_before(*text, value.at + value.length)) {
+      *text = fold(scanner, *text);
+    }
+  }
+  return true;
 }
 
 /* Fields that need more than their text: the mapping's words, numbers as names, texts for what is absent. */
@@ -733,7 +778,7 @@ static bool later_of(const reader *r, const plan *p, livenps_event *event) {
   return reason == LIVENPS_REASON_NONE;
 }
 
-/* One by one: for a memset of this size compilers choose an instruction that takes longer than a name. */
+/* One by one, as in empty_event. */
 static inline void no_texts(livenps_text texts[LIVENPS_OUTLINE_TEXTS]) {
   static const livenps_text none = {0};
   _Static_assert(TEXTS == 12, "each of them");
@@ -755,16 +800,15 @@ static bool decode_outlined(livenps_decoder *decoder, learned *l, const livenps_
     return false;
   }
   const livenps_place *places = p->structured ? mapping->data_fields : mapping->fields;
+  empty_event(event);
   event->type = p->type;
   event->scale = p->scale;
-  event->score = -1;
-  event->has_value = false;
-  event->value = 0;
-  if (!names_of(decoder->scanner, places, texts, event)) {
+  if (!names_of(decoder->scanner, p, value, texts, event)) {
     return false;
   }
   if (p->later) {
-    const envelope none = {.form = PLAIN};
+    envelope none;
+    none.form = PLAIN;
     const reader r = {decoder->scanner, &decoder->day, &decoder->later, places, &none, NULL};
     memset(decoder->later.reached, 0, sizeof decoder->later.reached);
     for (int f = 0; f < LIVENPS_FIELDS; f++) {
@@ -848,6 +892,9 @@ static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds
       p->later = (uint16_t)(p->later | 1u << f);
     }
     p->kinds[f] = there ? found->kind : LIVENPS_JSON_ABSENT;
+    if (place->lower && f >= LIVENPS_FIELD_TOUCHPOINT && f < LIVENPS_FIELD_TOUCHPOINT + LIVENPS_DIMENSIONS) {
+      p->lower = (uint8_t)(p->lower | 1u << (f - LIVENPS_FIELD_TOUCHPOINT));
+    }
   }
   return good;
 }
@@ -931,7 +978,8 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
     return fault(where, LIVENPS_REASON_TOO_LARGE, 0, "", "%zu bytes, at most %zu are read", value.length,
                  max_bytes);
   }
-  envelope headers = {.form = PLAIN};
+  envelope headers;
+  headers.form = PLAIN;
   livenps_reason reason = LIVENPS_REASON_NONE;
   if (mapping->contract && record->header_count > 0) {
     reason = read_headers(record, &headers, where);

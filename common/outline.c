@@ -12,13 +12,17 @@ typedef enum {
 } step_kind;
 
 /* A literal and the value behind it. */
-typedef struct {
-  uint32_t literal; /* in literals */
-  uint16_t length;
+typedef struct step step;
+struct step {
+  const char *literal;
+  step *sibling;   /* the step to try if this one does not fit, NULL for none */
+  step *next;      /* the first step behind the value; NULL at the END */
+  uint16_t length; /* of the literal */
+  uint16_t reach;  /* as many bytes are looked at together with it */
+  uint16_t mask;   /* of the first WIDE of them, those that count: a bit each */
   uint8_t kind, text;
-  uint16_t next;    /* the first step behind the value, 0 for none; at the END the outline's number */
-  uint16_t sibling; /* the step to try if this one does not fit, 0 for none */
-} step;
+  uint16_t number; /* at the END: the outline's */
+};
 
 enum {
   STEPS = 1024,
@@ -28,17 +32,16 @@ enum {
 };
 
 struct livenps_outlines {
-  uint16_t root, step_count, count;
+  step *root;
+  uint16_t step_count, count;
   bool full;
   uint32_t used;
-  step steps[STEPS]; /* the first one is not used: 0 is none */
+  step steps[STEPS];
   char literals[LITERALS + WIDE];
 };
 
 livenps_outlines *livenps_outlines_new(void) {
-  livenps_outlines *outlines = livenps_alloc(sizeof *outlines);
-  outlines->step_count = 1;
-  return outlines;
+  return livenps_alloc(sizeof(livenps_outlines));
 }
 
 void livenps_outlines_free(livenps_outlines *outlines) {
@@ -50,61 +53,47 @@ bool livenps_outlines_full(const livenps_outlines *outlines) {
 }
 
 void livenps_outlines_forget(livenps_outlines *outlines) {
-  outlines->root = outlines->count = 0;
-  outlines->step_count = 1;
+  outlines->root = NULL;
+  outlines->step_count = outlines->count = 0;
   outlines->used = 0;
   outlines->full = false;
 }
 
 /* ---- matching ---- */
 
-static inline bool same_few(const char *a, const char *b, size_t length) {
-  uint64_t word_a, word_b;
-  if (length >= 8) {
-    memcpy(&word_a, a, 8);
-    memcpy(&word_b, b, 8);
-    if (word_a != word_b) {
-      return false;
-    }
-    memcpy(&word_a, a + length - 8, 8);
-    memcpy(&word_b, b + length - 8, 8);
-    return word_a == word_b;
-  }
-  for (size_t i = 0; i < length; i++) {
-    if (a[i] != b[i]) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/* Whether the document goes on at p with that literal. */
-static inline bool follows(const char *p, const char *end, const char *literal, size_t length) {
-  const size_t left = (size_t)(end - p);
-  if (left < length) {
-    return false;
-  }
 #ifdef __SSE2__
-  if (left >= WIDE) {
-    for (;;) {
-      const __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(const void *)p),
-                                          _mm_loadu_si128((const __m128i *)(const void *)literal));
-      const unsigned differ = (unsigned)_mm_movemask_epi8(same) ^ 0xFFFF;
-      if (length <= WIDE) {
-        return (differ & ((UINT32_C(1) << length) - 1)) == 0;
-      }
-      if (differ) {
-        return false;
-      }
+static inline __m128i same_wide(const char *a, const char *b) {
+  return _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(const void *)a),
+                        _mm_loadu_si128((const __m128i *)(const void *)b));
+}
+#endif
+
+/* Whether the document goes on at p with the step's literal. */
+static inline __attribute__((always_inline)) bool follows(const step *this, const char *p, const char *end) {
+  const char *literal = this->literal;
+  const size_t length = this->length;
+#ifdef __SSE2__
+  if (__builtin_expect(end - p >= this->reach, 1)) {
+    __m128i same = same_wide(p, literal);
+    if (length > WIDE) {
       /* The last stretch overlaps the one before, so that nothing behind the document is read. */
-      const size_t by = length < 2 * WIDE ? length - WIDE : WIDE;
-      p += by;
-      literal += by;
-      length -= by;
+      same = _mm_and_si128(same, same_wide(p + length - WIDE, literal + length - WIDE));
+      for (size_t i = WIDE; i + WIDE < length; i += WIDE) {
+        same = _mm_and_si128(same, same_wide(p + i, literal + i));
+      }
     }
+    return (~(unsigned)_mm_movemask_epi8(same) & this->mask) == 0;
   }
 #endif
-  return length <= WIDE ? same_few(p, literal, length) : memcmp(p, literal, length) == 0;
+  if ((size_t)(end - p) < length) {
+    return false;
+  }
+  for (size_t i = 0; i < length && i < WIDE; i++) { /* most are that short, and no call is worth it */
+    if (p[i] != literal[i]) {
+      return false;
+    }
+  }
+  return length <= WIDE || memcmp(p + WIDE, literal + WIDE, length - WIDE) == 0;
 }
 
 /* Whether a value of that kind can begin at p. */
@@ -119,21 +108,16 @@ static inline bool begins(step_kind kind, const char *p, const char *end) {
   return number || (kind == SCALAR && (*p == '"' || *p == 't' || *p == 'f' || *p == 'n'));
 }
 
-/* Behind a string's closing quote; what it says only where it is wanted. NULL: invalid. */
-static inline const char *read_string(livenps_scanner *scanner, const char *bytes, const char *p,
-                                      const char *end, bool wanted, livenps_text *out) {
-  const char *from = p;
-  p = livenps_skip_plain(bytes, p, end);
+/* The rest of a string, from a character on that is not plain; from is its first one. Returns at the closing quote, NULL: invalid. */
+static __attribute__((noinline)) const char *read_string(livenps_scanner *scanner, const char *from,
+                                                         const char *p, bool wanted, livenps_text *out) {
   bool escaped = false;
-  if (__builtin_expect(p == end || *p != '"', 0)) {
-    p = livenps_scan_string(scanner, p, &escaped);
-    if (!p) {
-      return NULL;
+  p = livenps_scan_string(scanner, p, &escaped);
+  if (p) {
+    *out = (livenps_text){from, (size_t)(p - from)};
+    if (escaped && wanted) {
+      *out = livenps_scan_unescape(scanner, from, out->length);
     }
-  }
-  *out = (livenps_text){from, (size_t)(p - from)};
-  if (escaped && wanted) {
-    *out = livenps_scan_unescape(scanner, out->at, out->length);
   }
   return p;
 }
@@ -149,43 +133,72 @@ static const char *read_word(const char *p, const char *end) {
   return NULL;
 }
 
+/* A number, or a word that nobody wants. Returns behind it, NULL: invalid. */
+static __attribute__((noinline)) const char *read_literal(livenps_scanner *scanner, step_kind kind,
+                                                          const char *p, const char *end, livenps_text *out) {
+  const char *from = p;
+  p = kind == SCALAR && *p >= 'a' ? read_word(p, end) : livenps_scan_number(scanner, p);
+  if (p) {
+    *out = (livenps_text){from, (size_t)(p - from)};
+  }
+  return p;
+}
+
 int livenps_outlines_match(const livenps_outlines *outlines, livenps_scanner *scanner, const char *bytes,
                            size_t length, livenps_text texts[LIVENPS_OUTLINE_TEXTS]) {
   const char *p = bytes;
   const char *end = bytes + length;
+  const char *string = NULL; /* where the last value began, if it is a string that a quote must follow */
+  livenps_text *text = texts;
+  if (!outlines->root) {
+    return -1; /* each other step that is no end has one behind it */
+  }
   livenps_scan_begin(scanner, bytes, length);
-  for (unsigned at = outlines->root;;) {
-    const step *this = &outlines->steps[at];
-    for (;; this = &outlines->steps[this->sibling]) {
-      if (this == outlines->steps) {
-        return -1;
-      }
-      if (follows(p, end, &outlines->literals[this->literal], this->length) &&
-          (this->kind == STRING || begins(this->kind, p + this->length, end))) {
-        break;
+  for (const step *first = outlines->root;;) {
+    const step *this = first;
+    while (__builtin_expect(
+        !follows(this, p, end) || (this->kind != STRING && !begins(this->kind, p + this->length, end)), 0)) {
+      this = this->sibling;
+      if (!this) {
+        /* Every literal behind a string begins with its closing quote: that is looked at here only. */
+        if (!string || p == end || *p == '"') {
+          return -1;
+        }
+        p = read_string(scanner, string, p, text != &texts[LIVENPS_OUTLINE_TEXTS - 1], text);
+        if (!p) {
+          return -1;
+        }
+        string = NULL;
+        this = first;
       }
     }
     p += this->length;
-    at = this->next;
-    livenps_text *text = &texts[this->text];
-    const bool wanted = this->text != LIVENPS_OUTLINE_TEXTS - 1;
-    if (this->kind == STRING || (this->kind == SCALAR && *p == '"')) {
-      p = read_string(scanner, bytes, p + (this->kind == SCALAR), end, wanted, text);
+    first = this->next;
+    text = &texts[this->text];
+    if (__builtin_expect(this->kind == STRING, 1)) {
+      string = p;
+      p = livenps_skip_plain(bytes, p, end);
+      *text = (livenps_text){string, (size_t)(p - string)};
+    } else if (this->kind == END) {
+      return this->number;
+    } else if (*p == '"') {
+      string = NULL;
+      const char *from = p + 1;
+      p = livenps_skip_plain(bytes, from, end);
+      if (p == end || *p != '"') {
+        p = read_string(scanner, from, p, false, text);
+        if (!p) {
+          return -1;
+        }
+      }
+      p++;
+    } else {
+      string = NULL;
+      p = read_literal(scanner, (step_kind)this->kind, p, end, text);
       if (!p) {
         return -1;
       }
-      p += this->kind == SCALAR;
-      continue;
     }
-    if (this->kind == END) {
-      return (int)at;
-    }
-    const char *from = p;
-    p = this->kind == SCALAR && *p >= 'a' ? read_word(p, end) : livenps_scan_number(scanner, p);
-    if (!p) {
-      return -1;
-    }
-    *text = (livenps_text){from, (size_t)(p - from)};
   }
 }
 
@@ -193,26 +206,33 @@ int livenps_outlines_match(const livenps_outlines *outlines, livenps_scanner *sc
 
 /* The step with that literal and that kind among those that begin at *link, made if there is none; *made is then where the first new one
  * is linked. NULL: no room. */
-static step *step_at(livenps_outlines *outlines, uint16_t *link, const char *literal, size_t length,
-                     step_kind kind, int text, uint16_t **made) {
+static step *step_at(livenps_outlines *outlines, step **link, const char *literal, size_t length,
+                     step_kind kind, int text, step ***made) {
   int siblings = 0;
-  for (; *link; link = &outlines->steps[*link].sibling, siblings++) {
-    step *this = &outlines->steps[*link];
+  for (; *link; link = &(*link)->sibling, siblings++) {
+    step *this = *link;
     if (this->kind == kind && this->text == text && this->length == length &&
-        memcmp(&outlines->literals[this->literal], literal, length) == 0) {
+        memcmp(this->literal, literal, length) == 0) {
       return this;
     }
   }
   if (siblings == SIBLINGS || outlines->step_count == STEPS || length > LITERALS - outlines->used) {
     return NULL;
   }
-  *made = *made ? *made : link;
-  *link = outlines->step_count++;
-  step *new = &outlines->steps[*link];
-  *new = (step){
-      .literal = outlines->used, .length = (uint16_t)length, .kind = (uint8_t)kind, .text = (uint8_t)text};
-  memcpy(&outlines->literals[outlines->used], literal, length);
+  char *copy = &outlines->literals[outlines->used];
+  memcpy(copy, literal, length);
   outlines->used += (uint32_t)length;
+  *made = *made ? *made : link;
+  step *new = &outlines->steps[outlines->step_count++];
+  *link = new;
+  *new = (step){
+      .literal = copy,
+      .length = (uint16_t)length,
+      .reach = (uint16_t)(length < WIDE ? WIDE : length),
+      .mask = (uint16_t)(length < WIDE ? (1u << length) - 1 : 0xFFFF),
+      .kind = (uint8_t)kind,
+      .text = (uint8_t)text,
+  };
   return new;
 }
 
@@ -262,8 +282,8 @@ int livenps_outlines_learn(livenps_outlines *outlines, const char *bytes, size_t
   const char *end = bytes + length;
   const uint32_t used = outlines->used;
   const uint16_t step_count = outlines->step_count;
-  uint16_t *link = &outlines->root;
-  uint16_t *made = NULL;
+  step **link = &outlines->root;
+  step **made = NULL;
   const char *literal = bytes;
   const char *from, *to;
   step *this;
@@ -292,16 +312,16 @@ int livenps_outlines_learn(livenps_outlines *outlines, const char *bytes, size_t
     goto no_room;
   }
   if (made) {
-    this->next = outlines->count++;
+    this->number = outlines->count++;
   }
-  return this->next;
+  return this->number;
 
 no_room:
   outlines->full = true;
   outlines->step_count = step_count;
   outlines->used = used;
   if (made) {
-    *made = 0;
+    *made = NULL;
   }
   return -1;
 }

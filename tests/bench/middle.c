@@ -1,5 +1,6 @@
 /* What the pure middle costs per event, without Kafka and Redis:
- *   middle --count=N [--form=cloudevent|plain] [--size=BYTES]
+ *   middle --count=N [--form=cloudevent|plain] [--size=BYTES] [--outlines=N]
+ * outlines: one event after another has another one of N additional keys, so that N kinds of documents alternate.
  * Each line: what, nanoseconds of CPU per event (the best of five rounds over the same records). */
 
 #include "bench.h"
@@ -141,6 +142,7 @@ int main(int argc, char **argv) {
   livenps_buffer line = {0};
   const bool cloudevent = !strcmp(bench_option(argc, argv, "form", "cloudevent"), "cloudevent");
   const size_t size = (size_t)bench_number(argc, argv, "size", "355");
+  const long outlines = bench_number(argc, argv, "outlines", "1");
   const livenps_generator_options options = {
       .seed = 1, .touchpoints = 24, .start_ms = livenps_wall_ms(), .incident_at = LIVENPS_NO_INCIDENT};
   count = (size_t)bench_number(argc, argv, "count", "300000");
@@ -153,6 +155,13 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < count; i++) {
     livenps_generator_next(generator, now_ms, &made);
     bench_event(&made.event, cloudevent, size, &line);
+    if (outlines > 1) {
+      livenps_buffer whole = line;
+      line = (livenps_buffer){0};
+      livenps_buffer_print(&line, "{\"key-%ld\":1,", (long)i % outlines);
+      livenps_buffer_add(&line, whole.at + 1, whole.length - 1);
+      livenps_buffer_free(&whole);
+    }
     records[i] =
         (livenps_record){.value = {livenps_copy(line.at, line.length), line.length}, .timestamp_ms = now_ms};
     bytes += (double)line.length;
