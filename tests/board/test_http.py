@@ -271,9 +271,9 @@ def test_starts_before_redis(module_world):
     assert code == 3 and "wants a password" in err, err
 
 
-def test_many_streams(shop):
+def test_many_streams(shop, module_world):
     """Beyond the limit one is refused, and those that are open go on; closed ones make room."""
-    board = shop[2]
+    board = Board(module_world, shop[0])
     streams = [Events(board) for _ in range(100)]
     for each in streams:
         wait_for(lambda each=each: each.read() and each.head, 30, "an answer")
@@ -283,6 +283,7 @@ def test_many_streams(shop):
     for each in streams:
         each.close()
     wait_for(lambda: not refused(board), 30, "room for one more")
+    assert board.stop() == 0
 
 
 def refused(board):

@@ -3,7 +3,7 @@
 import pytest
 
 import cluster
-from board_world import Board, Browser, Contents, view
+from board_world import Board, Browser, Contents, view, wait_for
 
 HOSTILE = ["<img src=x onerror=\"window.owned=1\">", "<script>window.owned=1</script>", "\"><svg/onload=window.owned=1>",
            "javascript%3Aalert(1)", "%E2%80%AEevil", "__proto__", "a&amp;b", "{{7*7}}".replace("{", "%7B").replace("}", "%7D")]
@@ -39,6 +39,7 @@ def opened(browser, shop, query="", rows=5):
 def test_shows_what_redis_holds(browser, shop):
     opened(browser, shop)
     browser.wait("document.querySelector('#whole-nps').textContent === '+30'", "the whole")
+    browser.wait("document.querySelector('#status').textContent === 'Live and whole'", "health")
     assert browser.text("#namespace") == "shop"
     facts = browser.text("#whole-facts")
     assert "1,000" in facts and "\u22122.5 no significant change" in facts and "4.25" in facts
@@ -54,7 +55,6 @@ def test_shows_what_redis_holds(browser, shop):
     assert "withheld: 3 of 5" in stages[0] and "\u221280" in stages[1] and "\u25bc \u221230.0" in stages[1] and "+50" in stages[2]
     # Most answers first.
     assert browser.names()[:2] == ["checkout", "delivery"] and browser.names()[-1] == "silent"
-    assert browser.text("#status").startswith("Live and whole")
     health = browser.text("#health")
     assert "web-3" in health and "182,736" in health and "0.2 s" in health
     assert "bad_score" in browser.text("#health-more") and "answers/0" in browser.text("#health-more")
@@ -214,7 +214,7 @@ def test_nothing_leaves_the_host(browser, shop):
     # The policy is in force: what the page does not bring itself does not run.
     assert browser.run("const script = document.createElement('script'); script.textContent = 'window.ran = 1'; document.head.append(script);"
                        "return window.ran === undefined")
-    assert any("Content Security Policy" in each for each in browser.console())
+    wait_for(lambda: any("Content Security Policy" in each for each in browser.console()), 20, "the browser says why")
 
 
 def test_token_form(browser, shop, module_world):
