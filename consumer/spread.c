@@ -223,13 +223,13 @@ static livenps_sum *fed_sum(livenps_state *state, livenps_series *series, size_t
 
 /* A busy state is larger than any cache: memory is asked for before it is used, so that the waits overlap. */
 static void prefetch(const livenps_pane *pane, size_t now, uint32_t at) {
-  if (at + 8 < pane->sums.count) {
-    const char *slot = (const char *)pane->sums.at[at + 8].slot;
+  if (at + 12 < pane->sums.count) {
+    const livenps_sum *sum = &pane->sums.at[at + 12];
+    const char *slot = (const char *)sum->slot;
     if (slot) {
       __builtin_prefetch(slot, 1);
-      __builtin_prefetch(slot + now, 1);
-      __builtin_prefetch(slot + now + 64, 1);
-      __builtin_prefetch(slot + now + 128, 1);
+      __builtin_prefetch(slot + now + sizeof(int64_t) * (size_t)__builtin_ctz(sum->mask), 1);
+      __builtin_prefetch(slot + now + sizeof(int64_t) * (size_t)(31 - __builtin_clz(sum->mask)), 1);
     }
   }
   if (at + 4 < pane->sums.count) {
@@ -323,6 +323,12 @@ static void merge(livenps_state *state) {
     sums->count = 0;
     int64_t of = rows->at[sorted[i].row].second;
     for (; i < rows->count && sorted[i].key == second; i++) {
+      if (i + 16 < rows->count) {
+        __builtin_prefetch(&rows->at[sorted[i + 16].row]);
+      }
+      if (i + 8 < rows->count) {
+        __builtin_prefetch(&rows->at[sorted[i + 8].row].cell->sum, 1);
+      }
       const livenps_pending *row = &rows->at[sorted[i].row];
       livenps_sum *sum;
       if (row->cell->sum) {
@@ -357,6 +363,18 @@ static size_t entrances(const livenps_state *state, const size_t *windows, size_
   return found;
 }
 
+static void prefetch_series(const livenps_pendings *rows, size_t at, size_t rollup, size_t window) {
+  if (at + 32 < rows->count) {
+    __builtin_prefetch(&rows->at[at + 32].cell->series[rollup]);
+  }
+  if (at + 8 < rows->count) {
+    const livenps_series *series = rows->at[at + 8].cell->series[rollup];
+    if (series) {
+      __builtin_prefetch(&series->places[window], 1);
+    }
+  }
+}
+
 static void spread_rollup(livenps_state *state, size_t rollup) {
   const livenps_pendings *rows = &state->merged;
   for (size_t i = 0; i < rows->count;) {
@@ -366,6 +384,7 @@ static void spread_rollup(livenps_state *state, size_t rollup) {
       fed_open(state, state->entrances[e], second);
     }
     for (; i < rows->count && rows->at[i].second == second; i++) {
+      prefetch_series(rows, i, rollup, state->finest_first[0]);
       livenps_series *series = rows->at[i].cell->series[rollup];
       for (size_t e = 0; series && e < count; e++) {
         sum_row(fed_sum(state, series, state->entrances[e]), rows->at[i].mask,
