@@ -253,6 +253,23 @@ def test_stream_over_a_restart_of_redis(module_world):
     assert board.stop() == 0
 
 
+def test_redis_that_hangs(module_world):
+    """Takes calls and does not answer: the board says so, and goes on serving the page."""
+    redis = module_world.redis(name="hanging")
+    Contents(redis).write("touchpoint", {"delivery": view(10, 5, 25)})
+    board = Board(module_world, redis, redis__timeout="500ms")
+    events = Events(board)
+    events.wait(lambda name, _: name == "picture", "the picture")
+    redis.program.freeze()
+    assert "no answer within" in events.wait(lambda name, data: name == "health" and not data["redis"], "Redis is away")["why"]
+    for _ in range(5):
+        assert board.ask("/")[0] == 200 and board.ask("/api/start")[0] == 200
+    redis.program.thaw()
+    events.wait(lambda name, data: name == "health" and data["redis"], "Redis is back")
+    events.close()
+    assert board.stop() == 0
+
+
 def test_starts_before_redis(module_world):
     """The order in which things are started does not matter; a wrong password does."""
     port = cluster.free_port()
