@@ -216,12 +216,14 @@ uint64_t livenps_hash(const void *bytes, size_t length) {
 
 /* Each pair by keys of its own, none waits for another. */
 uint64_t livenps_hash_words(const uint64_t *words, size_t count) {
-  uint64_t hash = word_keys[LIVENPS_HASH_WORDS];
+  uint64_t hash = 0;
   assert(count % 2 == 0 && count <= LIVENPS_HASH_WORDS);
   for (size_t i = 0; i < count; i += 2) {
     hash ^= mix(words[i] ^ word_keys[i], words[i + 1] ^ word_keys[i + 1]);
   }
-  return mix(hash, word_keys[LIVENPS_HASH_WORDS + 1]);
+  /* Both factors depend on it: by a constant, keys in equal steps would stay so for some constants. */
+  return mix(hash ^ word_keys[LIVENPS_HASH_WORDS],
+             (hash << 32 | hash >> 32) ^ word_keys[LIVENPS_HASH_WORDS + 1]);
 }
 
 static void print_hex(char *out, const unsigned char *bytes, size_t digits) {

@@ -151,7 +151,7 @@ static void test_hash_words(void **state) {
   for (size_t at = 0; at < LIVENPS_HASH_WORDS; at++) {
     unsigned buckets[256] = {0}, most = 0;
     for (uint64_t i = 0; i < 4096; i++) {
-      words[at] = i << (at * 5);
+      words[at] = i << at * 4;
       const unsigned now = ++buckets[livenps_hash_words(words, LIVENPS_HASH_WORDS) % 256];
       most = now > most ? now : most;
     }
