@@ -254,6 +254,33 @@ def test_wallboard_and_themes(browser, shop):
     assert grounds["light"] != grounds["dark"]
 
 
+def test_contrast(browser, shop):
+    """Every text stands out from its ground by 4.5 to 1 (WCAG AA), in both themes, when all is well and when not."""
+    script = """
+        const number = (text) => text.match(/[0-9.]+/g).map(Number);
+        const light = (rgb) => rgb.slice(0, 3).map((c) => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+            .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+        const ground = (node) => { for (; node; node = node.parentElement) { const rgb = number(getComputedStyle(node).backgroundColor);
+            if (rgb.length === 3 || rgb[3] > 0) return rgb; } return [255, 255, 255]; };
+        const found = {};
+        for (const node of document.querySelectorAll('body *')) {
+            if (![...node.childNodes].some((each) => each.nodeType === 3 && each.textContent.trim()) || !node.checkVisibility()) continue;
+            const svg = node.ownerSVGElement, style = getComputedStyle(node);
+            const a = light(number(svg ? style.fill : style.color)), b = light(ground(svg ? svg.parentElement : node));
+            const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05), name = node.tagName + '.' + (node.className.baseVal ?? node.className);
+            found[name] = Math.min(found[name] ?? 99, Math.round(ratio * 100) / 100);
+        }
+        return found;"""
+    for theme in ("light", "dark"):
+        for health in (dict(), dict(complete=0, window_complete=0)):
+            opened(browser, shop, "?id=delivery&theme=" + theme)
+            shop[1].health(**health)
+            browser.wait("document.querySelector('#state').classList.contains('bad') === %s" % ("true" if health else "false"), "the state")
+            found = browser.run(script)
+            assert len(found) > 20, found
+            assert {name: ratio for name, ratio in found.items() if ratio < 4.5} == {}, theme
+
+
 def test_phone(browser, shop):
     try:
         browser.size(500, 900)
