@@ -886,13 +886,16 @@ static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds
       break; /* not read, so it may be anything */
     }
     good = wish(wanted, finds, place->node, word || !there ? -1 : f);
-    const bool plain =
-        f == LIVENPS_FIELD_TIME || f >= LIVENPS_FIELD_SCORE || found->kind != LIVENPS_JSON_NUMBER;
-    if (!word && (!plain || place->word_count > 0 || (!there && place->fallback))) {
+    const bool name = f == LIVENPS_FIELD_ID || f == LIVENPS_FIELD_CUSTOMER ||
+                      (f >= LIVENPS_FIELD_TOUCHPOINT && f < LIVENPS_FIELD_TOUCHPOINT + LIVENPS_DIMENSIONS);
+    const bool dimension = name && f != LIVENPS_FIELD_ID && f != LIVENPS_FIELD_CUSTOMER;
+    const bool digits = name && found->kind == LIVENPS_JSON_NUMBER; /* to be whole */
+    const bool small = place->lower && name && !dimension;
+    if (!word && (digits || small || place->word_count > 0 || (!there && place->fallback))) {
       p->later = (uint16_t)(p->later | 1u << f);
     }
     p->kinds[f] = there ? found->kind : LIVENPS_JSON_ABSENT;
-    if (place->lower && f >= LIVENPS_FIELD_TOUCHPOINT && f < LIVENPS_FIELD_TOUCHPOINT + LIVENPS_DIMENSIONS) {
+    if (place->lower && dimension) {
       p->lower = (uint8_t)(p->lower | 1u << (f - LIVENPS_FIELD_TOUCHPOINT));
     }
   }
@@ -1003,7 +1006,9 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
     l = NULL;
   }
   reason = decode_whole(decoder, mapping, value, &headers, event, where);
-  if (reason == LIVENPS_REASON_NONE && l && l->lessons > 0) {
+  /* Where there is no room lessons are saved up until it is worth to forget. */
+  if (reason == LIVENPS_REASON_NONE && l && l->lessons > 0 &&
+      !(l->outlines && livenps_outlines_full(l->outlines))) {
     l->lessons--;
     learn(l, mapping, decoder->finds, headers.form == STRUCTURED, value, event);
   }

@@ -8,10 +8,11 @@
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define NOW_MS INT64_C(1795256100000)
-enum { MAPPINGS = 3, GENERATED = 600, RECORDS = 2000, CHANGED = 60000 };
+enum { MAPPINGS = 4, GENERATED = 600, RECORDS = 2000, CHANGED = 60000 };
 
 typedef struct {
   livenps_text value;
@@ -22,7 +23,52 @@ typedef struct {
 
 static livenps_mapping *mappings[MAPPINGS];
 static const char *const mapping_files[MAPPINGS] = {NULL, "config/mappings/delighted.yaml",
-                                                    "config/mappings/typeform.yaml"};
+                                                    "config/mappings/typeform.yaml", NULL};
+
+/* Everything that a mapping can say of a field. */
+static const char every_word[] =
+    "rules:\n"
+    "  - {when: /x, is: ['no', '0'], then: no_event}\n"
+    "  - {when: /y/0, is_not: [a, b, 'true'], then: correction}\n"
+    "fields:\n"
+    "  id: {at: /i, numbers: true, lower: true}\n"
+    "  type: {at: /t, values: {resp: answer, seen: interaction}, default: interaction}\n"
+    "  time: {at: /w, format: milliseconds}\n"
+    "  touchpoint: {at: /p, values: {a: alpha, B: beta}, default: nowhere, lower: true}\n"
+    "  channel: {at: /c, default: web}\n"
+    "  segment: {at: /s, numbers: true}\n"
+    "  stage: /g\n"
+    "  customer: {at: /u, numbers: true, lower: true}\n"
+    "  scale: {at: /k, values: {five: csat}, default: nps}\n"
+    "  score: {at: /r, values: {good: 5, bad: 1}}\n"
+    "  value: /v\n";
+static const char *const every_word_records[] = {
+    "{\"y\":[\"a\"],\"i\":\"Ab\",\"w\":1795256100000}",
+    "{\"y\":[\"a\"],\"i\":\"aB\",\"w\":1795256100001,\"p\":\"a\"}",
+    "{\"y\":[\"b\"],\"i\":12,\"w\":\"1795256100000\",\"p\":\"B\",\"c\":\"Web\",\"s\":7,\"g\":\"\",\"u\":\"Me\"}",
+    "{\"y\":[true],\"i\":-12,\"w\":\"1795256100000\",\"p\":\"C\",\"c\":null,\"s\":\"S\",\"g\":\"After\",\"u\":5}",
+    "{\"x\":1,\"y\":[\"a\"],\"i\":\"1\",\"t\":\"resp\",\"w\":1795256100000,\"r\":\"good\",\"v\":1.25}",
+    "{\"x\":1,\"y\":[\"a\"],\"i\":\"2\",\"t\":\"resp\",\"w\":1795256100000,\"k\":\"five\",\"r\":\"bad\",\"v\":\"-1\"}",
+    "{\"x\":1,\"y\":[\"a\"],\"i\":\"3\",\"t\":\"resp\",\"w\":1795256100000,\"k\":\"five\",\"r\":3,\"v\":null}",
+    "{\"x\":\"no\",\"y\":[\"a\"],\"i\":\"4\",\"t\":\"seen\",\"w\":1795256100000}",
+    "{\"x\":0,\"y\":[\"a\"],\"i\":\"5\",\"t\":\"seen\",\"w\":1795256100000}",
+    "{\"x\":2,\"y\":[\"c\"],\"i\":\"6\",\"t\":\"seen\",\"w\":1795256100000}",
+    "{\"y\":[\"a\"],\"i\":\"7\",\"w\":1795256100000,\"p\":\"seventy bytes or more are encoded before their length is believed: {{{{{{{{{{\"}",
+    "{\"y\":[\"a\"],\"i\":\"8\",\"w\":1795256100000,\"p\":\"a touchpoint of more than sixteen bytes With A Capital\"}",
+};
+
+static livenps_mapping *mapping_of(const char *text) {
+  char path[] = "/tmp/livenps-outlines-XXXXXX";
+  livenps_error error = {0};
+  livenps_mapping *mapping = NULL;
+  const int file = mkstemp(path);
+  if (file < 0 || write(file, text, strlen(text)) != (ssize_t)strlen(text) ||
+      livenps_mapping_load(&mapping, path, &error))
+    fprintf(stderr, "%s\n", error.text);
+  close(file);
+  unlink(path);
+  return mapping;
+}
 static sample samples[RECORDS];
 static size_t sample_count;
 static uint64_t chance = 20261122;
@@ -62,7 +108,7 @@ static void add_cases(void) {
     char *mapping = case_file(entry->d_name, "mapping", &ignored);
     int number = 0;
     for (int m = 1; m < MAPPINGS; m++)
-      if (mapping && strncmp(mapping, mapping_files[m], strlen(mapping_files[m])) == 0)
+      if (mapping && mapping_files[m] && strncmp(mapping, mapping_files[m], strlen(mapping_files[m])) == 0)
         number = m;
     sample *s = add(value, length, number);
     s->header_count = case_headers(case_file(entry->d_name, "headers", &ignored), s->headers, 8); /* kept */
@@ -98,8 +144,14 @@ static int set_up(void **state) {
   livenps_error error = {0};
   for (int m = 0; m < MAPPINGS; m++) {
     char path[512];
-    snprintf(path, sizeof path, LIVENPS_SOURCE_DIR "/%s", m ? mapping_files[m] : "");
-    if (m ? livenps_mapping_load(&mappings[m], path, &error) : livenps_mapping_default(&mappings[m], &error))
+    snprintf(path, sizeof path, LIVENPS_SOURCE_DIR "/%s", mapping_files[m] ? mapping_files[m] : "");
+    if (mapping_files[m])
+      livenps_mapping_load(&mappings[m], path, &error);
+    else if (m)
+      mappings[m] = mapping_of(every_word);
+    else
+      livenps_mapping_default(&mappings[m], &error);
+    if (!mappings[m])
       return -1;
   }
   add_lines("plain.jsonl", 0);
@@ -108,6 +160,8 @@ static int set_up(void **state) {
   add_lines("delighted-refused.jsonl", 1);
   add_lines("typeform.jsonl", 2);
   add_lines("typeform-refused.jsonl", 2);
+  for (size_t i = 0; i < sizeof every_word_records / sizeof *every_word_records; i++)
+    add(every_word_records[i], strlen(every_word_records[i]), 3);
   add_cases();
   add_generated();
   return 0;
@@ -304,6 +358,14 @@ static const sample *generated(void) {
   return &samples[sample_count - 1 - below(GENERATED)];
 }
 
+static const sample *of_mapping(int mapping) {
+  const sample *s;
+  do
+    s = &samples[below((uint32_t)sample_count)];
+  while (s->mapping != mapping);
+  return s;
+}
+
 /* Every record as it is, between accepted ones: else the decoder would find that comparing does not pay. */
 static void records_as_they_are(void **state) {
   (void)state;
@@ -334,6 +396,8 @@ static void changed_records(void **state) {
   uint64_t shortly = 0;
   for (int i = 0; i < CHANGED; i++) {
     const sample *s = below(2) ? generated() : &samples[below((uint32_t)sample_count)];
+    if (i % 8 == 0) /* few, and they have more to go wrong */
+      s = of_mapping(3);
     changed.length = 0;
     livenps_buffer_add(&changed, s->value.at, s->value.length);
     for (int good = 0; good < 2; good++) {
@@ -360,8 +424,64 @@ static void changed_records(void **state) {
   livenps_decoder_free(warm);
 }
 
+/* More mappings than are remembered, and of one that is gone another's at its address. */
+static void many_mappings(void **state) {
+  (void)state;
+  enum { MANY = 24 };
+  livenps_decoder *warm = livenps_decoder_new();
+  livenps_mapping *kept = mappings[0];
+  livenps_mapping *many[MANY];
+  livenps_error error = {0};
+  for (int i = 0; i < MANY; i++)
+    assert_int_equal(livenps_mapping_default(&many[i], &error), 0);
+  for (int i = 0; i < 30000; i++) {
+    const sample *s = generated();
+    const uint64_t before = livenps_decoder_short(warm);
+    mappings[0] = many[i < 20000 ? below(MANY) : i < 25000 ? 0 : MANY - 1];
+    compare(warm, s->value, s);
+    if (i > 29000)
+      assert_true(livenps_decoder_short(warm) == before + 1); /* the one that is asked finds room */
+    if (i % 1000 == 0) {
+      const int gone = (int)below(MANY);
+      livenps_mapping_free(many[gone]);
+      assert_int_equal(livenps_mapping_default(&many[gone], &error), 0);
+    }
+  }
+  mappings[0] = kept;
+  for (int i = 0; i < MANY; i++)
+    livenps_mapping_free(many[i]);
+  livenps_decoder_free(warm);
+}
+
+/* A publisher changes its documents for good, after others have filled all room. */
+static void outlines_that_come_and_go(void **state) {
+  (void)state;
+  livenps_decoder *warm = livenps_decoder_new();
+  livenps_buffer document = {0};
+  for (int epoch = 0; epoch < 3; epoch++) {
+    uint64_t before = 0;
+    for (int i = 0; i < 40000; i++) {
+      const sample *s = generated();
+      const int kind = i < 20000 && i % 3 ? (int)below(2000) : -1;
+      document.length = 0;
+      livenps_buffer_print(&document, "{\"epoch-%d\":0,", epoch);
+      if (kind >= 0)
+        livenps_buffer_print(&document, "\"kind-%d\":1,", kind);
+      livenps_buffer_add(&document, s->value.at + 1, s->value.length - 1);
+      if (i == 39000)
+        before = livenps_decoder_short(warm);
+      compare(warm, (livenps_text){document.at, document.length}, s);
+    }
+    assert_true(livenps_decoder_short(warm) - before > 900);
+  }
+  livenps_buffer_free(&document);
+  livenps_decoder_free(warm);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(many_mappings),
+      cmocka_unit_test(outlines_that_come_and_go),
       cmocka_unit_test(records_as_they_are),
       cmocka_unit_test(changed_records),
   };
