@@ -88,6 +88,11 @@ int livenps_kafka_conf(rd_kafka_conf_t **out, const livenps_settings *settings, 
   /* How soon fetching goes on after a full queue; older versions wait a second (reader.c wakes them). */
   if (role == LIVENPS_KAFKA_CONSUMER)
     rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
+  /* What waits to be read stays in the processor's caches: a third less CPU in the client library (docs/performance.md). */
+  if (role == LIVENPS_KAFKA_CONSUMER &&
+      (livenps_kafka_set(conf, "fetch.message.max.bytes", "262144", error) ||
+       livenps_kafka_set(conf, "queued.max.messages.kbytes", "16384", error)))
+    goto failed;
   for (; defaults && *defaults; defaults += 2)
     if (livenps_kafka_set(conf, defaults[0], defaults[1], error))
       goto failed;
