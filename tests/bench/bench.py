@@ -59,11 +59,11 @@ class Consumer:
     """A running livenps-consumer in a namespace of its own."""
     number = 0
 
-    def __init__(self, topic, *settings):
+    def __init__(self, topic, *settings, namespace=None):
         Consumer.number += 1
-        self.namespace = "bench%d" % Consumer.number
+        self.namespace = namespace or "bench%d" % Consumer.number
         settings = ["topics=" + topic, "namespace=" + self.namespace] + list(settings)
-        self.log = open(os.path.join(here.work, self.namespace + ".log"), "w")
+        self.log = open(os.path.join(here.work, "%s-%d.log" % (self.namespace, Consumer.number)), "w")
         self.process = subprocess.Popen(
             [os.path.join(here.build, "livenps-consumer"), "run", "--bootstrap-servers", here.bootstrap, "--redis", here.redis_url] +
             [word for setting in settings for word in ("--set", setting)],

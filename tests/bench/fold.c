@@ -2,8 +2,9 @@
  *   fold [--touchpoints=N] [--windows=5m/1s,1h/10s...] [--rate=EVENTS] [--seconds=N] [--rounds=N]
  * Simulated events, `rate` in a second, ten entries a second; the clock stands at each entry's time when it is folded, and what was
  * folded is in its slices when the next second begins. Everything is folded twice, the second time that much later: what is counted is
- * the second time, when all names are known. Prints name value: the best round's nanoseconds of CPU per event and per row, rows of an
- * event, series, resident kilobytes. */
+ * the second time, when all names are known. Then the state is written as a snapshot, and loaded again. Prints name value: the best
+ * round's nanoseconds of CPU per event and per row, rows of an event, series, resident kilobytes; of the snapshot bytes, chunks and
+ * milliseconds of CPU to write and to load it. */
 
 #include "bench.h"
 
@@ -62,16 +63,62 @@ static void fold_all(livenps_state *state, const logged *entries, size_t count, 
   livenps_state_advance(state, entries[0].ms + later_s * 1000 + (int64_t)count * 1000 / ENTRIES);
 }
 
-static double round_fold(const logged *entries, size_t count, size_t *series) {
+typedef struct {
+  livenps_buffer *chunks;
+  size_t count, bytes;
+} written;
+
+static int keep_chunk(void *opaque, const char *name, bool dirty, const char *bytes, size_t length) {
+  written *out = opaque;
+  (void)name;
+  if (!dirty)
+    bench_fail("fold", "a new state has a clean chunk");
+  out->chunks = livenps_resize(out->chunks, (out->count + 1) * sizeof *out->chunks);
+  out->chunks[out->count] = (livenps_buffer){0};
+  livenps_buffer_add(&out->chunks[out->count++], bytes, length);
+  out->bytes += length;
+  return 0;
+}
+
+static void snapshot_and_load(livenps_state *state) {
+  livenps_error error = {0};
+  livenps_state *loaded;
+  written out = {0};
+  double began = bench_clock(CLOCK_THREAD_CPUTIME_ID);
+  livenps_state_snapshot(state, 1024 * 1024, keep_chunk, &out);
+  printf("snapshot_bytes %zu\nsnapshot_chunks %zu\nsnapshot_ms %.1f\n", out.bytes, out.count,
+         (bench_clock(CLOCK_THREAD_CPUTIME_ID) - began) * 1e3);
+  began = bench_clock(CLOCK_THREAD_CPUTIME_ID);
+  livenps_state_open(&loaded, &settings);
+  for (size_t i = 0; i < out.count; i++)
+    if (livenps_state_load(loaded, out.chunks[i].at, out.chunks[i].length, &error))
+      bench_fail("fold", error.text);
+  if (livenps_state_load_finish(loaded, &error))
+    bench_fail("fold", error.text);
+  printf("load_ms %.1f\n", (bench_clock(CLOCK_THREAD_CPUTIME_ID) - began) * 1e3);
+  for (size_t i = 0; i < out.count; i++)
+    livenps_buffer_free(&out.chunks[i]);
+  free(out.chunks);
+  livenps_state_free(loaded);
+}
+
+/* last: what is printed of the state is printed. */
+static double round_fold(const logged *entries, size_t count, bool last) {
   livenps_state *state;
   livenps_state_open(&state, &settings);
   fold_all(state, entries, count, 0);
   const double began = bench_clock(CLOCK_THREAD_CPUTIME_ID);
   fold_all(state, entries, count, (int64_t)(count / ENTRIES));
   const double took = bench_clock(CLOCK_THREAD_CPUTIME_ID) - began;
-  *series = 0;
-  for (size_t r = 0; r < settings.rollups.count; r++)
-    *series += livenps_state_series(state, r, NULL);
+  if (last) {
+    size_t series = 0;
+    struct rusage usage;
+    for (size_t r = 0; r < settings.rollups.count; r++)
+      series += livenps_state_series(state, r, NULL);
+    getrusage(RUSAGE_SELF, &usage);
+    printf("series %zu\nresident_kb %ld\n", series, usage.ru_maxrss);
+    snapshot_and_load(state);
+  }
   livenps_state_free(state);
   return took;
 }
@@ -82,7 +129,7 @@ int main(int argc, char **argv) {
   const size_t events = (size_t)bench_number(argc, argv, "rate", "200000") / ENTRIES;
   const long rounds = bench_number(argc, argv, "rounds", "5");
   const char *windows = bench_option(argc, argv, "windows", NULL);
-  size_t series = 0, rows = 0;
+  size_t rows = 0;
   livenps_settings_default(&settings);
   settings.series_max = 1000000;
   if (windows) {
@@ -96,18 +143,16 @@ int main(int argc, char **argv) {
                livenps_wall_ms() / 1000 * 1000);
   double best = 1e9;
   for (long i = 0; i < rounds; i++) {
-    const double took = round_fold(entries, seconds * ENTRIES, &series);
+    const double took = round_fold(entries, seconds * ENTRIES, i + 1 == rounds);
     best = took < best ? took : best;
   }
   for (size_t i = 0; i < seconds * ENTRIES; i++) {
     rows += entries[i].rows;
     livenps_buffer_free(&entries[i].payload);
   }
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
   const double counted = (double)(seconds * ENTRIES * events);
-  printf("event_ns %.1f\nrow_ns %.1f\nevent_rows %.3f\nseries %zu\nresident_kb %ld\n", best * 1e9 / counted,
-         best * 1e9 / (double)rows, (double)rows / counted, series, usage.ru_maxrss);
+  printf("event_ns %.1f\nrow_ns %.1f\nevent_rows %.3f\n", best * 1e9 / counted, best * 1e9 / (double)rows,
+         (double)rows / counted);
   free(entries);
   livenps_settings_free(&settings);
   return 0;
