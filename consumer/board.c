@@ -1,9 +1,9 @@
-#include "board_http.h"
 #include "board_json.h"
 #include "board_page.h"
 #include "commands.h"
 
 #include "../common/clock.h"
+#include "../common/http.h"
 #include "../common/log.h"
 #include "../common/secret.h"
 
@@ -720,17 +720,6 @@ static void answer_request(void *opaque, const livenps_http_request *request, li
 
 /* ---- the command -------------------------------------------------------------------------------------------------------- */
 
-static int read_token(const livenps_settings *settings, char **token, livenps_error *error) {
-  const char *given = getenv("LIVENPS_BOARD_TOKEN");
-  if (settings->board_token_file[0]) {
-    return livenps_secret_read("board.token_file", settings->board_token_file, token, error);
-  }
-  if (given && *given) {
-    *token = livenps_copy(given, strlen(given));
-  }
-  return 0;
-}
-
 int livenps_board(const livenps_settings *settings) {
   livenps_error error = {0};
   board on = {.settings = settings};
@@ -738,7 +727,8 @@ int livenps_board(const livenps_settings *settings) {
   int code = 0;
   livenps_keys_make(&on.keys, settings->namespace_);
   snprintf(on.channel_name, sizeof on.channel_name, "%supdates", on.keys.prefix);
-  if (read_token(settings, &token, &error) != 0 || livenps_redis_open(&on.redis, settings, &error) != 0 ||
+  if (livenps_http_token("board", settings->board_token_file, &token, &error) != 0 ||
+      livenps_redis_open(&on.redis, settings, &error) != 0 ||
       livenps_redis_open(&on.channel, settings, &error) != 0) {
     goto failed;
   }
@@ -751,7 +741,8 @@ int livenps_board(const livenps_settings *settings) {
     redis_away(&on, began_ms, &error);
     livenps_error_clear(&error);
   }
-  const livenps_http_config config = {.listen = settings->board_listen,
+  const livenps_http_config config = {.name = "board",
+                                      .listen = settings->board_listen,
                                       .token = token,
                                       .hosts = (const char *const *)settings->board_hosts.at,
                                       .host_count = settings->board_hosts.count,

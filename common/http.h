@@ -1,10 +1,10 @@
-#ifndef LIVENPS_BOARD_HTTP_H
-#define LIVENPS_BOARD_HTTP_H
+#ifndef LIVENPS_HTTP_H
+#define LIVENPS_HTTP_H
 
-#include "../common/error.h"
-#include "../common/text.h"
+#include "error.h"
+#include "text.h"
 
-/* The only file that includes microhttpd.h is board_http.c. A small server for one thread, that of whoever calls livenps_http_turn:
+/* The only file that includes microhttpd.h is http.c. A small server for one thread, that of whoever calls livenps_http_turn:
  * nothing here or in what it calls needs a lock.
  *
  * What it refuses before anybody is asked: everything but GET (405), a Host that is neither localhost nor an address nor one of hosts (403),
@@ -24,17 +24,22 @@ typedef struct {
 } livenps_http_answer;
 
 typedef struct {
+  const char *name;   /* "board": errors name board.listen, board.hosts, LIVENPS_BOARD_TOKEN ... */
   const char *listen; /* "127.0.0.1:8080"; port 0: any */
   const char *token;  /* NULL: none is asked for */
   const char *const *hosts;
   size_t host_count;
   void *opaque;
-  /* Is what stands at the path private? */
+  /* Is what stands at the path private? NULL: everything is. */
   bool (*is_private)(void *opaque, const char *path);
   void (*answer)(void *opaque, const livenps_http_request *request, livenps_http_answer *answer);
+  /* NULL where no answer is a stream. */
   void (*opened)(void *opaque, livenps_http_stream *stream, void *of_stream);
   void (*closed)(void *opaque, void *of_stream); /* the stream is no more, or never was; once for each */
 } livenps_http_config;
+
+/* The token of a file, or else of the variable LIVENPS_<NAME>_TOKEN; NULL: there is none. The caller wipes it (secret.h). 0, or -1 (STARTUP). */
+int livenps_http_token(const char *name, const char *file, char **token, livenps_error *error);
 
 /* Texts in config are borrowed. USAGE: no address; STARTUP: it cannot be listened on, or others can reach it and there is no token. */
 int livenps_http_open(livenps_http **out, const livenps_http_config *config, livenps_error *error);

@@ -1,8 +1,9 @@
-#include "board_http.h"
+#include "http.h"
 
-#include "../common/log.h"
+#include "secret.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <poll.h>
@@ -28,6 +29,7 @@ struct livenps_http {
   livenps_http_stream *streams;
   size_t stream_count;
   char url[100];
+  char unknown_host[120]; /* what a browser is told that names another host */
 };
 
 struct livenps_http_request {
@@ -263,11 +265,10 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
     return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n");
   }
   if (!host_is_known(http, MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Host"))) {
-    return refuse(connection, MHD_HTTP_FORBIDDEN,
-                  "this host name is not known here: add it to the setting board.hosts\n");
+    return refuse(connection, MHD_HTTP_FORBIDDEN, http->unknown_host);
   }
-  if (http->config.token && http->config.is_private(http->config.opaque, path) &&
-      !token_is_right(http, connection)) {
+  bool is_private = !http->config.is_private || http->config.is_private(http->config.opaque, path);
+  if (http->config.token && is_private && !token_is_right(http, connection)) {
     return refuse(connection, MHD_HTTP_UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN\n");
   }
   livenps_http_request request = {.connection = connection, .path = path};
@@ -297,13 +298,14 @@ typedef union {
   struct sockaddr_in6 six;
 } endpoint;
 
-static int parse_listen(const char *text, endpoint *address, socklen_t *size, bool *loopback,
+static int parse_listen(const livenps_http_config *config, endpoint *address, socklen_t *size, bool *loopback,
                         livenps_error *error) {
+  const char *text = config->listen;
   char place[64];
   const char *colon = strrchr(text, ':');
   size_t length = colon ? (size_t)(colon - text) : 0;
   if (!colon || length == 0 || length >= sizeof place) {
-    return livenps_fail(error, LIVENPS_E_USAGE, "board.listen: '%s' is not ADDRESS:PORT", text);
+    return livenps_fail(error, LIVENPS_E_USAGE, "%s.listen: '%s' is not ADDRESS:PORT", config->name, text);
   }
   uint16_t port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
   bool bracketed = text[0] == '[' && colon[-1] == ']';
@@ -325,9 +327,9 @@ static int parse_listen(const char *text, endpoint *address, socklen_t *size, bo
     *loopback = ntohl(address->four.sin_addr.s_addr) >> 24 == 127;
     return 0;
   }
-  return livenps_fail(
-      error, LIVENPS_E_USAGE,
-      "board.listen: '%s' is not an address; write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080", text);
+  return livenps_fail(error, LIVENPS_E_USAGE,
+                      "%s.listen: '%s' is not an address; write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
+                      config->name, text);
 }
 
 /* A socket of our own, so that what is wrong with it can be said. */
@@ -345,26 +347,51 @@ static int listen_on(const endpoint *address, socklen_t size) {
   return listener;
 }
 
+/* LIVENPS_BOARD_TOKEN for "board". Returns out. */
+static const char *token_variable(const char *name, char out[64]) {
+  int length = snprintf(out, 64, "LIVENPS_%s_TOKEN", name);
+  for (int i = 0; i < length && i < 63; i++) {
+    out[i] = (char)toupper((unsigned char)out[i]);
+  }
+  return out;
+}
+
+int livenps_http_token(const char *name, const char *file, char **token, livenps_error *error) {
+  char setting[64], variable[64];
+  const char *given = getenv(token_variable(name, variable));
+  *token = NULL;
+  if (file[0]) {
+    snprintf(setting, sizeof setting, "%s.token_file", name);
+    return livenps_secret_read(setting, file, token, error);
+  }
+  if (given && *given) {
+    *token = livenps_copy(given, strlen(given));
+  }
+  return 0;
+}
+
 int livenps_http_open(livenps_http **out, const livenps_http_config *config, livenps_error *error) {
   endpoint address = {0};
   socklen_t size = 0;
   bool loopback = false;
-  if (parse_listen(config->listen, &address, &size, &loopback, error) != 0) {
+  if (parse_listen(config, &address, &size, &loopback, error) != 0) {
     return -1;
   }
   if (!loopback && !config->token) {
+    char variable[64];
     return livenps_fail(error, LIVENPS_E_STARTUP,
-                        "board.listen: others can reach %s, so a token is needed: board.token_file or "
-                        "LIVENPS_BOARD_TOKEN",
-                        config->listen);
+                        "%s.listen: others can reach %s, so a token is needed: %s.token_file or %s",
+                        config->name, config->listen, config->name, token_variable(config->name, variable));
   }
   int listener = listen_on(&address, size);
   if (listener < 0) {
-    return livenps_fail(error, LIVENPS_E_STARTUP, "board.listen: cannot listen on %s: %s", config->listen,
-                        strerror(errno));
+    return livenps_fail(error, LIVENPS_E_STARTUP, "%s.listen: cannot listen on %s: %s", config->name,
+                        config->listen, strerror(errno));
   }
   livenps_http *http = livenps_alloc(sizeof *http);
   http->config = *config;
+  snprintf(http->unknown_host, sizeof http->unknown_host,
+           "this host name is not known here: add it to the setting %s.hosts\n", config->name);
   http->daemon = MHD_start_daemon(
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http, MHD_OPTION_LISTEN_SOCKET,
       listener, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
@@ -374,7 +401,7 @@ int livenps_http_open(livenps_http **out, const livenps_http_config *config, liv
   if (!info) {
     livenps_http_close(http);
     close(listener);
-    return livenps_fail(error, LIVENPS_E_STARTUP, "board.listen: the HTTP server cannot start");
+    return livenps_fail(error, LIVENPS_E_STARTUP, "%s.listen: the HTTP server cannot start", config->name);
   }
   http->events = info->epoll_fd;
   size = sizeof address;
