@@ -64,6 +64,7 @@ class Consumer:
         self.namespace = namespace or "bench%d" % Consumer.number
         settings = ["topics=" + topic, "namespace=" + self.namespace] + list(settings)
         self.log = open(os.path.join(here.work, "%s-%d.log" % (self.namespace, Consumer.number)), "w")
+        self.began = time.monotonic()
         self.process = subprocess.Popen(
             [os.path.join(here.build, "livenps-consumer"), "run", "--bootstrap-servers", here.bootstrap, "--redis", here.redis_url] +
             [word for setting in settings for word in ("--set", setting)],
@@ -91,19 +92,21 @@ class Consumer:
         return parts, waited
 
     def until_read(self, count, limit=180):
-        """Waits; returns what happened from the first commit on: (events, seconds, CPU by part, waited)."""
-        deadline, first = time.monotonic() + limit, None
+        """Waits; returns what happened from the first commit on: (events, seconds, CPU by part, waited, Redis's CPU). Where the
+        first commit holds everything, what happened from the start of the program on."""
+        deadline, first, redis_began = time.monotonic() + limit, None, redis_cpu()
         while True:
             done, now = self.read(), time.monotonic()
             if done and first is None:
-                first = (done, now) + self.cpu()
+                first = (done, now) + self.cpu() + (redis_cpu(),) if done < count else \
+                    (0, self.began, [0.0, 0.0, 0.0], 0.0, redis_began)
             if done >= count:
                 break
             if now > deadline or self.process.poll() is not None:
                 sys.exit("tests/bench: read %d of %d records:\n%s" % (done, count, open(self.log.name).read()[-2000:]))
             time.sleep(0.002)
         parts, waited = self.cpu()
-        return done - first[0], now - first[1], [a - b for a, b in zip(parts, first[2])], waited - first[3]
+        return done - first[0], now - first[1], [a - b for a, b in zip(parts, first[2])], waited - first[3], redis_cpu() - first[4]
 
     def field(self, key, name):
         return here.redis.call("HGET", "nps:{%s}:%s" % (self.namespace, key), name)
@@ -126,6 +129,33 @@ class Consumer:
         self.process.wait(15)
         self.log.close()
         here.redis.call("FLUSHALL")
+
+
+def redis_info(section):
+    return dict(line.split(":", 1) for line in here.redis.call("INFO", section).splitlines() if ":" in line)
+
+
+def redis_cpu():
+    """Seconds of CPU that Redis has spent, its background threads included."""
+    info = redis_info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+
+def redis_memory(namespace):
+    """What a namespace's keys take, by what they are for: {kind: [bytes, keys, entries of trends]}."""
+    prefix, cursor, found = "nps:{%s}:" % namespace, "0", {"views": [0, 0, 0], "trends": [0, 0, 0], "state": [0, 0, 0]}
+    while True:
+        cursor, keys = here.redis.call("SCAN", cursor, "MATCH", prefix + "*", "COUNT", "1000")
+        for key in keys:
+            first = key[len(prefix):].split(":")[0]
+            kind = "trends" if first == "trend" else "state" if first in (
+                "meta", "positions", "log", "lease", "snapshot", "health", "published") else "views"
+            item = found[kind]
+            item[0] += int(here.redis.call("MEMORY", "USAGE", key, "SAMPLES", "0") or 0)
+            item[1] += 1
+            item[2] += int(here.redis.call("XLEN", key)) if kind == "trends" else 0
+        if cursor == "0":
+            return found
 
 
 def topic(name, partitions=PARTITIONS):
