@@ -295,6 +295,24 @@ static past noted(const sim_db *db, int partition) {
   return found;
 }
 
+static bool same_past(const past *a, const past *b) {
+  bool same = a->count == b->count;
+  for (size_t i = 0; same && i < a->count; i++)
+    same = a->at[i].incarnation == b->at[i].incarnation && a->at[i].era == b->at[i].era &&
+           a->at[i].from == b->at[i].from && a->at[i].to == b->at[i].to;
+  return same;
+}
+
+/* Adds it unless it is there. */
+static void keep_past(past *list, size_t *count, const past *what) {
+  for (size_t i = 0; i < *count; i++)
+    if (same_past(&list[i], what))
+      return;
+  if (*count == PASTS)
+    sim_fail("simulator", "a partition has more pasts than the oracle can keep");
+  list[(*count)++] = *what;
+}
+
 static void note(sim_db *db, int partition, const past *what) {
   char field[16], text[STRETCHES * 80];
   size_t length = 0;
@@ -304,9 +322,7 @@ static void note(sim_db *db, int partition, const past *what) {
                                what->at[i].era, what->at[i].from, what->at[i].to);
   snprintf(field, sizeof field, "p%d", partition);
   sim_db_note(db, o.notes, field, text);
-  if (known_count[partition] == PASTS)
-    sim_fail("simulator", "a partition has more pasts than the oracle can keep");
-  known[partition][known_count[partition]++] = *what;
+  keep_past(known[partition], &known_count[partition], what);
 }
 
 /* The partition goes on from here: at `next` of the incarnation before, at `from` of an era. */
@@ -325,7 +341,7 @@ static int64_t reached(const stretch *each, const livenps_position *at) {
   return each->incarnation < at->incarnation || each->to < at->next ? each->to : at->next;
 }
 
-/* All that a partition has counted at a position, and what the gaps are together. */
+/* All that a partition has counted at a position, and what the gaps are together. Nothing is worth so little as what never was: -1 holes. */
 static worth worth_at(const past *what, int partition, const livenps_position *at, int64_t *gap) {
   worth all = {0};
   int64_t end = what->count ? what->at[0].from : 0;
@@ -334,7 +350,10 @@ static worth worth_at(const past *what, int partition, const livenps_position *a
     const stretch *each = &what->at[i];
     *gap += each->from - end;
     end = reached(each, at);
-    count_all(sim_era(&o.topic->at[partition], (int)each->era), each->from, end, &all);
+    const sim_partition *log = sim_era(&o.topic->at[partition], (int)each->era);
+    if (end > log->count)
+      return (worth){.holes = -1};
+    count_all(log, each->from, end, &all);
   }
   return all;
 }
@@ -417,7 +436,7 @@ static void total_up(const sim_db *db, const livenps_position positions[PARTITIO
     for (size_t i = 0; i < was.count; i++) {
       const sim_partition *log = sim_era(&o.topic->at[p], (int)was.at[i].era);
       const int64_t end = reached(&was.at[i], &positions[p]);
-      for (int64_t k = was.at[i].from; k < end; k++)
+      for (int64_t k = was.at[i].from; k < end && k < log->count; k++)
         add_to_totals(&log->at[k], clock_ms);
     }
   }
@@ -578,15 +597,32 @@ typedef struct {
   int rollup; /* index into the settings' */
 } viewing;
 
+/* The first difference is told in `opaque`, a text of DIFFERENCE bytes. */
+enum { DIFFERENCE = 160 };
 static int compare_view(void *opaque, const livenps_view *view) {
-  (void)opaque;
   const bool all = !strcmp(o.settings->rollups.at[view->rollup], "all");
   const int series = all ? TOUCHPOINTS : atoi(view->id + 1);
   if (memcmp(totals[view->window][series][0], view->now.at, sizeof view->now.at))
-    sim_fail("I1", "the stored snapshot: %s %s differs from a recount at its clock and positions", view->id,
-             o.settings->windows.at[view->window]);
+    return snprintf(opaque, DIFFERENCE, "%s %s differs from a recount at its clock and positions", view->id,
+                    o.settings->windows.at[view->window]);
   memset(totals[view->window][series][0], 0, sizeof view->now.at); /* seen */
   return 0;
+}
+
+/* Whether a state is what the noted pasts are worth at its clock. */
+static bool is_recount(const sim_db *db, livenps_state *state, const livenps_position positions[PARTITIONS],
+                       char difference[DIFFERENCE]) {
+  *difference = 0;
+  total_up(db, positions, livenps_state_clock(state));
+  for (size_t r = 0; r < o.settings->rollups.count && !*difference; r++)
+    for (size_t w = 0; w < o.window_count && !*difference; w++)
+      livenps_state_views(state, r, w, &(livenps_visitor){.opaque = difference, .view = compare_view});
+  for (size_t w = 0; w < o.window_count && !*difference; w++)
+    for (int series = 0; series <= TOUCHPOINTS && !*difference; series++)
+      if (sum(totals[w][series][0], 0, LIVENPS_COUNTERS - 1))
+        snprintf(difference, DIFFERENCE, "it lacks series %d of %s, a recount has it", series,
+                 o.windows[w].name);
+  return !*difference;
 }
 
 static void check_snapshot(const sim_db *db, const livenps_position positions[PARTITIONS]) {
@@ -624,15 +660,9 @@ static void check_snapshot(const sim_db *db, const livenps_position positions[PA
   if (clock_ms > o.newest_clock_ms)
     sim_fail("I4", "the stored snapshot's clock is %" PRId64 " ms ahead of Redis TIME",
              clock_ms - o.newest_clock_ms);
-  total_up(db, positions, clock_ms);
-  for (size_t r = 0; r < o.settings->rollups.count; r++)
-    for (size_t w = 0; w < o.window_count; w++)
-      livenps_state_views(state, r, w, &(livenps_visitor){.view = compare_view});
-  for (size_t w = 0; w < o.window_count; w++)
-    for (int series = 0; series <= TOUCHPOINTS; series++)
-      if (sum(totals[w][series][0], 0, LIVENPS_COUNTERS - 1))
-        sim_fail("I1", "the stored snapshot lacks series %d of %s, a recount has it", series,
-                 o.windows[w].name);
+  char difference[DIFFERENCE];
+  if (!is_recount(db, state, positions, difference))
+    sim_fail("I1", "the stored snapshot: %s", difference);
   livenps_state_free(state);
 }
 
@@ -968,26 +998,71 @@ static bool worth_of_line(const livenps_partition *line, const past *was) {
   return gap == line->gap && same_worth(&is, &all);
 }
 
-/* A genesis begins at the topic's start, or with a snapshot from Kafka, which brings its own past: it is found again among all that there were.
- * true: from the topic. */
-static bool note_past(sim_db *db, const sim_process *process, const livenps_partition *line) {
+/* The pasts that a partition of a snapshot from Kafka can have had: of all that there were, those that are worth as much at its position. None
+ * where it begins here. */
+static size_t find_pasts(const livenps_partition *line, past out[PASTS]) {
   const int p = line->partition;
+  size_t count = 0;
+  if (line->position.next == line->start && line->position.incarnation == 1 && !line->position.anchor.there)
+    return 0;
   for (size_t i = known_count[p]; i--;) {
     past was = known[p][i];
-    if (line->position.next == line->start && line->position.incarnation == 1 && !line->position.anchor.there)
-      break;
     if (!worth_of_line(line, &was))
       continue;
     while (was.count > 1 && reached(&was.at[was.count - 1], &line->position) < 0)
       was.count--;
     was.at[was.count - 1].to = INT64_MAX;
-    note(db, p, &was);
-    return false;
+    keep_past(out, &count, &was);
   }
-  past begun = {.count = 0};
-  go_on(&begun, 1, process->bounds_era[p], 0, line->start);
-  note(db, p, &begun);
-  return true;
+  return count;
+}
+
+/* Worth as much, yet not the same: where an old Redis came back, records of two versions were read at the same offsets, and both histories were
+ * kept in Kafka. Which of them a snapshot is of, what it holds tells, when also that has come which is dated ahead. */
+static bool is_past(const sim_db *db, livenps_state **state, const livenps_position positions[PARTITIONS]) {
+  char difference[DIFFERENCE];
+  if (!is_recount(db, *state, positions, difference))
+    return false;
+  livenps_state_advance(*state, livenps_state_clock(*state) + o.settings->admit_future_ms + 2000);
+  const bool is = is_recount(db, *state, positions, difference);
+  livenps_state_free(*state);
+  load_snapshot(db, state);
+  return is;
+}
+
+/* A genesis begins at the topic's start, or with a snapshot from Kafka, which brings its own past. Notes it; begun[p]: from the topic. */
+static void note_pasts(sim_db *db, const sim_process *process, livenps_state **state,
+                       bool begun[PARTITIONS]) {
+  static past found[PARTITIONS][PASTS];
+  size_t count, counts[PARTITIONS] = {0}, chosen[PARTITIONS] = {0};
+  livenps_position positions[PARTITIONS];
+  bool several = false;
+  const livenps_partition *ledger = livenps_state_partitions(*state, &count);
+  for (int p = 0; p < PARTITIONS; p++)
+    positions[p] = (livenps_position){.next = -1};
+  for (size_t k = 0; k < count; k++) {
+    const int p = ledger[k].partition;
+    positions[p] = ledger[k].position;
+    counts[p] = find_pasts(&ledger[k], found[p]);
+    several |= counts[p] > 1;
+    begun[p] = !counts[p];
+    if (begun[p]) {
+      counts[p] = 1;
+      found[p][0] = (past){.count = 0};
+      go_on(&found[p][0], 1, process->bounds_era[p], 0, ledger[k].start);
+    }
+    note(db, p, &found[p][0]);
+  }
+  while (several && !is_past(db, state, positions)) {
+    int p = 0;
+    while (p < PARTITIONS && (!counts[p] || ++chosen[p] == counts[p]))
+      chosen[p++] = 0;
+    if (p == PARTITIONS)
+      return; /* none: what is stored is checked after this, and told */
+    for (p = 0; p < PARTITIONS; p++)
+      if (counts[p])
+        note(db, p, &found[p][chosen[p]]);
+  }
 }
 
 /* Nothing was read there yet: whether it is begun here or comes from a snapshot that began there in another era, nobody can tell. */
@@ -1003,8 +1078,10 @@ static void check_genesis(sim_db *db, const sim_process *process) {
   int64_t longest_ms = 0;
   size_t count;
   livenps_state *state;
+  bool begun[PARTITIONS] = {false};
   sim_db_unnote(db, o.notes);
   load_snapshot(db, &state);
+  note_pasts(db, process, &state, begun);
   for (size_t w = 0; w < o.window_count; w++)
     longest_ms = o.windows[w].length_ms > longest_ms ? o.windows[w].length_ms : longest_ms;
   /* Whatever can still stand in a window, or the one before, must be read. */
@@ -1012,7 +1089,7 @@ static void check_genesis(sim_db *db, const sim_process *process) {
   const livenps_partition *ledger = livenps_state_partitions(state, &count);
   for (size_t k = 0; k < count; k++) {
     const livenps_partition *line = &ledger[k];
-    if (!note_past(db, process, line))
+    if (!begun[line->partition])
       continue;
     const sim_partition *asked = sim_era(&o.topic->at[line->partition], process->bounds_era[line->partition]);
     for (int64_t i = asked->low; i < line->start && !began_before(line); i++)
