@@ -6,6 +6,7 @@
 #include "../common/http.h"
 #include "../common/log.h"
 #include "../common/secret.h"
+#include "../common/service.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -756,10 +757,13 @@ int livenps_board(const livenps_settings *settings) {
   }
   printf("livenps board of namespace %s: %s\n", settings->namespace_, livenps_http_url(on.http));
   fflush(stdout);
+  livenps_service_ready("namespace %s: %s", settings->namespace_, livenps_http_url(on.http));
   while (!livenps_stop) {
+    livenps_service_turn();
     step(&on);
     livenps_http_turn(on.http, on.listening ? livenps_redis_socket(on.channel) : -1, WAIT_MS);
   }
+  livenps_service_stopping();
   goto done;
 failed:
   livenps_log(LIVENPS_ERROR, "board", "%s", error.text);

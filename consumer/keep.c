@@ -2,6 +2,7 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/sender.h"
 
 #include <inttypes.h>
@@ -376,6 +377,7 @@ static int settle(livenps_keep *keep, size_t most, livenps_error *error) {
   const int64_t since_ms = livenps_monotonic_ms();
   while (livenps_sender_pending(keep->sender) > most && !keep->failed) {
     livenps_sender_poll(keep->sender, WAIT_MS);
+    livenps_pulse();
     if (given_up(keep))
       return livenps_fail(error, LIVENPS_E_LOST, "given up");
     if (livenps_monotonic_ms() - since_ms > PATIENCE_MS)
@@ -704,7 +706,9 @@ static void *keep_thread(void *opaque) {
   livenps_keep *keep = opaque;
   static livenps_limit limit = {.interval_ms = 60000};
   int64_t list_at_ms = 0;
+  livenps_pulse_begin(LIVENPS_PULSE_KEEP);
   while (!keep->stop) {
+    livenps_pulse();
     livenps_manifest manifest = {0};
     livenps_error error = {0};
     bool list;
@@ -733,6 +737,7 @@ static void *keep_thread(void *opaque) {
       livenps_sender_poll(keep->sender, 0);
     }
   }
+  livenps_pulse_end();
   return NULL;
 }
 

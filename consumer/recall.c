@@ -3,6 +3,7 @@
 #include "../common/clock.h"
 #include "../common/kafka.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/stop.h"
 
 #include <inttypes.h>
@@ -136,6 +137,7 @@ struct livenps_recaller {
 };
 
 static int beat_once(const livenps_beat *beat, livenps_error *error) {
+  livenps_pulse();
   if (livenps_stop)
     return livenps_fail(error, LIVENPS_E_LOST, "stopped while snapshots were read from Kafka");
   return beat && beat->at ? beat->at(beat->opaque, error) : 0;

@@ -2,6 +2,7 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/secret.h"
 
 #include <errno.h>
@@ -611,6 +612,7 @@ static livenps_reply *exchange(livenps_redis *redis, livenps_error *error, int a
                  redis->where, argv[0], argc, MAX_ARGUMENTS);
     return NULL;
   }
+  livenps_pulse();
   for (int redirects = 0;; redirects++) {
     if (livenps_redis_connect(redis, error) != 0) {
       return NULL;

@@ -1,6 +1,8 @@
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/rules.h"
+#include "../common/service.h"
 #include "../common/stop.h"
 #include "aggregate.h"
 #include "commands.h"
@@ -41,13 +43,16 @@ static void *aggregator_thread(void *opaque) {
   aggregating *self = opaque;
   const livenps_settings *settings = self->config.settings;
   livenps_aggregate *aggregate;
+  livenps_pulse_begin(LIVENPS_PULSE_AGGREGATOR);
   if (livenps_aggregate_open(&aggregate, &self->config, &self->error)) {
     self->failed = true;
+    livenps_pulse_end();
     return NULL;
   }
   int64_t due_ms = livenps_monotonic_ms(), backoff_ms = 0, outage_since_ms = 0;
   while (!self->stop) {
     const int64_t now_ms = livenps_monotonic_ms();
+    livenps_pulse();
     if (now_ms < due_ms) {
       sleep_ms(due_ms - now_ms < 20 ? due_ms - now_ms : 20);
       continue;
@@ -82,6 +87,7 @@ static void *aggregator_thread(void *opaque) {
       livenps_aggregate_finish(aggregate, 0, &error))
     livenps_log(LIVENPS_WARN, "aggregate", "the last publish did not succeed: %s", error.text);
   livenps_aggregate_close(aggregate);
+  livenps_pulse_end();
   return NULL;
 }
 
@@ -96,17 +102,22 @@ static int reach_redis(livenps_redis *redis, const livenps_settings *settings, l
       return -1;
     if (livenps_stop || livenps_monotonic_ms() >= until)
       break;
+    livenps_pulse();
     sleep_ms(100);
   }
   error->code = LIVENPS_E_STARTUP;
   return -1;
 }
 
-/* From the start on: at the moment of the signal every other thread may wait for a peer that hangs. */
+/* From the start on: at the moment of the signal every other thread may wait for a peer that hangs. Until then it tells the service's
+ * manager whether they make progress. */
 static void *leave_in_time(void *opaque) {
   (void)opaque;
-  while (!livenps_stop)
+  while (!livenps_stop) {
+    livenps_service_turn();
     sleep_ms(100);
+  }
+  livenps_service_stopping();
   sleep_ms(LEAVE_SECONDS * 1000);
   livenps_log(LIVENPS_WARN, "run",
               "did not finish within %d s of the signal: leaving; nothing is lost, it will be read again",
@@ -137,6 +148,7 @@ int livenps_run(const livenps_settings *settings) {
   char writer[65];
   pthread_t watchdog;
 
+  livenps_pulse_begin(LIVENPS_PULSE_MAIN);
   if (!pthread_create(&watchdog, NULL, leave_in_time, NULL))
     pthread_detach(watchdog);
   if (livenps_rules_open(&rules, settings, NULL, &error))
@@ -171,9 +183,13 @@ int livenps_run(const livenps_settings *settings) {
     goto end;
   livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer,
               settings->topics.count, settings->namespace_);
-  while (!livenps_stop && !aggregator.failed)
+  livenps_service_ready("instance %s reads %zu topics into namespace %s", writer, settings->topics.count,
+                        settings->namespace_);
+  while (!livenps_stop && !aggregator.failed) {
+    livenps_pulse();
     if (livenps_reader_step(reader, STEP_MS, &error))
       break;
+  }
   if (aggregator.failed)
     error = aggregator.error;
 

@@ -5,6 +5,7 @@
 #include "../common/clock.h"
 #include "../common/kafka.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/stop.h"
 
 #include <inttypes.h>
@@ -279,6 +280,7 @@ static int read_probes(rd_kafka_t *rk, probe *probes, size_t count, int timeout_
   size_t left = count;
   while (!code && left && !(stop ? *stop : livenps_stop) && livenps_monotonic_ms() < until) {
     rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 10);
+    livenps_pulse();
     if (message) {
       answer_probe(probes, count, message, &left);
       rd_kafka_message_destroy(message);
@@ -499,7 +501,9 @@ static void check_anchors(livenps_watch *watch, int64_t now_ms) {
 static void *watch_thread(void *opaque) {
   livenps_watch *watch = opaque;
   int64_t ends_ms = 0, metadata_ms = livenps_monotonic_ms();
+  livenps_pulse_begin(LIVENPS_PULSE_WATCH);
   while (!watch->stop) {
+    livenps_pulse();
     const int64_t now_ms = livenps_monotonic_ms();
     check_anchors(watch, now_ms);
     if (watch->ask_ends && now_ms - ends_ms >= ENDS_EVERY_MS) {
@@ -518,6 +522,7 @@ static void *watch_thread(void *opaque) {
     }
     rd_kafka_poll(watch->rk, 20);
   }
+  livenps_pulse_end();
   return NULL;
 }
 
@@ -667,6 +672,7 @@ static int read_first(livenps_watch *watch, livenps_beginning *beginnings, size_
 static int begin_partition(livenps_watch *watch, const char *topic, int32_t partition, int64_t since_ms,
                            livenps_beginning *beginning, livenps_error *error) {
   int64_t low, high, by_time = -1;
+  livenps_pulse();
   /* The end is asked for before the question by time: what arrives in between is newer than it and will be read. */
   if (livenps_watch_bounds(watch, topic, partition, false, &low, &high, error))
     return -1;

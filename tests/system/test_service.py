@@ -1,0 +1,81 @@
+"""What the manager of a service hears (systemd's protocol, Type=notify and WatchdogSec): when an instance has started, that
+it is alive while all of its threads make progress and only then, and that it ends."""
+
+import os
+import socket
+import time
+
+from cluster import CONSUMER, PREFIX, Program, environment, wait_for
+
+WATCHDOG_S = 2
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET: a datagram for each thing that is said."""
+
+    def __init__(self, world):
+        self.path = os.path.join(world.folder, "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.setblocking(False)
+        self.said = []
+
+    def variables(self):
+        return {"NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": str(WATCHDOG_S * 1000000)}
+
+    def hear(self):
+        while True:
+            try:
+                self.said.append(self.socket.recv(4096).decode())
+            except BlockingIOError:
+                return self.said
+
+    def heard(self, text):
+        return [message for message in self.hear() if text in message]
+
+    def wait(self, text, count=1):
+        wait_for(lambda: len(self.heard(text)) >= count, 30, "the manager hears %r %d times" % (text, count))
+
+
+def test_instance(world):
+    manager = Manager(world)
+    redis = world.redis()
+    topic = world.topic(1)
+    # Redis will hang for longer than the manager has patience, and the instance waits for it.
+    consumer = world.consumer(topic, redis, redis__timeout="5m", extra=manager.variables())
+    manager.wait("READY=1")
+    assert "reads 1 topics into namespace " + world.namespace in manager.heard("READY=1")[0]
+    manager.wait("WATCHDOG=1", 3)
+    assert not manager.heard("STOPPING=1")
+
+    redis.program.freeze()
+    consumer.wait_log("thread (main|aggregator) has stood still for [0-9]+ s")
+    before = len(manager.heard("WATCHDOG=1"))
+    time.sleep(WATCHDOG_S)
+    assert len(manager.heard("WATCHDOG=1")) == before
+    redis.program.thaw()
+    manager.wait("WATCHDOG=1", before + 2)
+
+    assert consumer.stop() == 0
+    assert manager.heard("STOPPING=1") and len(manager.heard("READY=1")) == 1
+
+
+def test_not_ready_before_redis(world):
+    """Before it has found what it needs an instance has not started, and its end is no orderly one."""
+    manager = Manager(world)
+    topic = world.topic(1)
+    consumer = world.consumer(topic, "redis://127.0.0.1:1", ready=False, startup_timeout="1s", extra=manager.variables())
+    consumer.ended_on_purpose = True
+    assert consumer.wait() == 3
+    assert not manager.heard("READY=1")
+
+
+def test_board(world):
+    manager = Manager(world)
+    settings = {"redis.url": world.redis().url, "board.listen": "127.0.0.1:0"}
+    board = Program(world, "board", PREFIX + [CONSUMER, "board"], {**environment(settings), **manager.variables()})
+    manager.wait("READY=1")
+    assert "http://127.0.0.1:" in manager.heard("READY=1")[0]
+    manager.wait("WATCHDOG=1", 3)
+    assert board.stop() == 0
+    assert manager.heard("STOPPING=1")
