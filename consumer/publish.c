@@ -12,18 +12,6 @@ enum {
   SWEEPS_A_TTL = 3,        /* every view is renewed so many times within its expiry */
 };
 
-/* ---- numbers ----------------------------------------------------------------------------------------------------- */
-
-const char *livenps_number_print(double value, char out[32]) {
-  for (int digits = 15; digits <= 17; digits++) {
-    snprintf(out, 32, "%.*g", digits, value);
-    if (strtod(out, NULL) == value) {
-      break;
-    }
-  }
-  return out;
-}
-
 /* ---- the fields of a view ------------------------------------------------------------------------------------------ */
 
 const char *const livenps_view_fields[] = {
@@ -45,7 +33,7 @@ void livenps_view_print(const livenps_view *view, int64_t minimum_n, livenps_vie
 #define REAL(condition, value)                                                                               \
   ((condition) ? (void)livenps_number_print(value, out->text[field]) : (void)0, field++)
 #define WHOLE(condition, value)                                                                              \
-  ((condition) ? (void)snprintf(out->text[field], 32, "%" PRId64, (int64_t)(value)) : (void)0, field++)
+  ((condition) ? (void)livenps_whole_print(value, out->text[field]) : (void)0, field++)
   bool compared = view->scored && view->has_previous;
   bool csat = view->csat_n > 0 && view->csat_n >= minimum_n,
        ces = view->ces_n > 0 && view->ces_n >= minimum_n;

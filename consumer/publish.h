@@ -46,7 +46,4 @@ int livenps_publisher_tick(livenps_publisher *publisher, const livenps_holder *h
 extern const char *const livenps_view_fields[];
 extern const size_t livenps_view_field_count;
 
-/* A number as it is published: the shortest decimal text that reads back to the same double. Returns out. */
-const char *livenps_number_print(double value, char out[32]);
-
 #endif

@@ -3,6 +3,7 @@
 
 /* What the files of the publisher share: publish.c (steps, views, the tick), retire.c (what no longer exists), trend.c, health.c. */
 
+#include "number.h"
 #include "publish.h"
 
 #include <jansson.h>
@@ -46,7 +47,7 @@ struct livenps_publisher {
 enum { LIVENPS_VIEW_FIELDS = 30 };
 
 typedef struct {
-  char text[LIVENPS_VIEW_FIELDS][32]; /* "" where withheld */
+  char text[LIVENPS_VIEW_FIELDS][LIVENPS_NUMBER_SIZE]; /* "" where withheld */
 } livenps_view_texts;
 
 void livenps_view_print(const livenps_view *view, int64_t minimum_n, livenps_view_texts *out);

@@ -1,4 +1,4 @@
-/* Numbers as they are published. The rest of the publisher is tested through the aggregator (test_aggregate.c), on a real Redis. */
+/* The texts of a view. The rest of the publisher is tested through the aggregator (test_aggregate.c), on a real Redis. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,28 +9,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-static void numbers_read_back(void **state) {
-  (void)state;
-  char text[32];
-  static const struct {
-    double value;
-    const char *text;
-  } cases[] = {{0, "0"}, {50, "50"}, {-100, "-100"}, {0.1, "0.1"}, {66.25, "66.25"}, {1e-9, "1e-09"}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    livenps_number_print(cases[i].value, text);
-    assert_true(strtod(text, NULL) == cases[i].value);
-    assert_string_equal(text, cases[i].text);
-  }
-  /* Every score that counts can give, for small counts. */
-  for (int n = 1; n < 400; n++) {
-    for (int difference = -n; difference <= n; difference++) {
-      double value = 100.0 * difference / n;
-      assert_true(strtod(livenps_number_print(value, text), NULL) == value);
-      assert_true(strlen(text) < 25);
-    }
-  }
-}
 
 static void fields_are_named_once(void **state) {
   (void)state;
@@ -179,7 +157,6 @@ static void too_few_answers_withhold(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(numbers_read_back),
       cmocka_unit_test(fields_are_named_once),
       cmocka_unit_test(every_field_has_its_own_value),
       cmocka_unit_test(too_few_answers_withhold),
