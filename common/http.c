@@ -1,5 +1,6 @@
 #include "http.h"
 
+#include "clock.h"
 #include "secret.h"
 
 #include <arpa/inet.h>
@@ -19,6 +20,9 @@ enum {
   IDLE_SECONDS = 60,        /* a connection on which nothing moves is closed */
   CONNECTION_BYTES = 65536, /* of one request's head: names of touchpoints are long when they are encoded */
   STREAM_BLOCK = 65536,
+  BODY_MS = 60 * 1000,    /* one that dribbles in keeps its connection no longer */
+  FORGOTTEN = 64 << 20,   /* bytes of a refused body that are read; then the connection is closed */
+  FULL_RETRY_AFTER_S = 1, /* when there is no room for another body */
 };
 
 struct livenps_http {
@@ -28,13 +32,26 @@ struct livenps_http {
   bool closing;
   livenps_http_stream *streams;
   size_t stream_count;
+  livenps_http_request *requests;
+  size_t bodies; /* bytes of the bodies that are being read */
   char url[100];
   char unknown_host[120]; /* what a browser is told that names another host */
+  char too_large[120];
 };
 
 struct livenps_http_request {
+  livenps_http *http;
+  livenps_http_request *next, **back; /* all that are there */
   struct MHD_Connection *connection;
   const char *path;
+  bool post;
+  int refused; /* with this status; the body is no longer kept */
+  const char *why;
+  livenps_buffer body;
+  size_t forgotten;
+  int64_t begun_ms;
+  enum { BEFORE_ANSWER, ANSWERED_LATER, ANSWERED } state;
+  livenps_http_answer answer;
 };
 
 struct livenps_http_stream {
@@ -145,30 +162,64 @@ size_t livenps_http_queries(const livenps_http_request *request, const char *nam
   return found.count;
 }
 
-static enum MHD_Result respond(struct MHD_Connection *connection, int status, const char *type,
+const char *livenps_http_header(const livenps_http_request *request, const char *name) {
+  return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+bool livenps_http_is_post(const livenps_http_request *request) {
+  return request->post;
+}
+
+livenps_text livenps_http_body(const livenps_http_request *request) {
+  return (livenps_text){request->body.at ? request->body.at : "", request->body.length};
+}
+
+static enum MHD_Result respond(struct MHD_Connection *connection, const livenps_http_answer *answer,
                                struct MHD_Response *response) {
   if (!response) {
     return MHD_NO;
   }
-  MHD_add_response_header(response, "Content-Type", type);
+  MHD_add_response_header(response, "Content-Type", answer->type);
   for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
     MHD_add_response_header(response, headers[i][0], headers[i][1]);
   }
-  if (status == MHD_HTTP_METHOD_NOT_ALLOWED) {
-    MHD_add_response_header(response, "Allow", "GET");
-  } else if (status == MHD_HTTP_UNAUTHORIZED) {
+  if (answer->status == MHD_HTTP_METHOD_NOT_ALLOWED) {
+    MHD_add_response_header(response, "Allow", answer->allow ? answer->allow : "GET");
+  } else if (answer->status == MHD_HTTP_UNAUTHORIZED) {
     MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
   }
-  enum MHD_Result result = MHD_queue_response(connection, (unsigned)status, response);
+  if (answer->retry_after_s) {
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%d", answer->retry_after_s);
+    MHD_add_response_header(response, "Retry-After", seconds);
+  }
+  enum MHD_Result result = MHD_queue_response(connection, (unsigned)answer->status, response);
   MHD_destroy_response(response);
   return result;
 }
 
-static enum MHD_Result refuse(struct MHD_Connection *connection, int status, const char *why) {
+static enum MHD_Result respond_with(struct MHD_Connection *connection, const livenps_http_answer *answer) {
+  if (answer->body.at) {
+    return respond(
+        connection, answer,
+        MHD_create_response_from_buffer(answer->body.length, answer->body.at, MHD_RESPMEM_MUST_FREE));
+  }
+  const livenps_text constant = answer->constant.at ? answer->constant : livenps_text_of("not found\n");
   /* The library asks for memory that it could write to, and with this mode does not. */
-  return respond(
-      connection, status, "text/plain; charset=utf-8",
-      MHD_create_response_from_buffer(strlen(why), (void *)(uintptr_t)why, MHD_RESPMEM_PERSISTENT));
+  return respond(connection, answer,
+                 MHD_create_response_from_buffer(constant.length, (void *)(uintptr_t)constant.at,
+                                                 MHD_RESPMEM_PERSISTENT));
+}
+
+static enum MHD_Result refuse(livenps_http *http, struct MHD_Connection *connection, int status,
+                              const char *why) {
+  return respond_with(
+      connection,
+      &(livenps_http_answer){.status = status,
+                             .type = "text/plain; charset=utf-8",
+                             .constant = livenps_text_of(why),
+                             .allow = http->config.max_body ? "GET, POST" : "GET",
+                             .retry_after_s = status == MHD_HTTP_TOO_MANY_REQUESTS ? FULL_RETRY_AFTER_S : 0});
 }
 
 /* ---- streams ---------------------------------------------------------------------------------------------------------- */
@@ -226,7 +277,7 @@ static enum MHD_Result begin_stream(livenps_http *http, struct MHD_Connection *c
                                     livenps_http_answer *answer) {
   if (http->stream_count >= STREAMS) {
     http->config.closed(http->config.opaque, answer->opaque);
-    return refuse(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "too many pages are open\n");
+    return refuse(http, connection, MHD_HTTP_SERVICE_UNAVAILABLE, "too many pages are open\n");
   }
   livenps_http_stream *stream = livenps_alloc(sizeof *stream);
   *stream = (livenps_http_stream){
@@ -240,54 +291,167 @@ static enum MHD_Result begin_stream(livenps_http *http, struct MHD_Connection *c
     return MHD_NO;
   }
   http->config.opened(http->config.opaque, stream, answer->opaque);
-  return respond(connection, answer->status, answer->type, response);
+  return respond(connection, answer, response);
 }
 
 /* ---- one request ------------------------------------------------------------------------------------------------------- */
+
+static livenps_http_request *request_new(livenps_http *http, struct MHD_Connection *connection,
+                                         const char *path) {
+  livenps_http_request *request = livenps_alloc(sizeof *request);
+  *request = (livenps_http_request){.http = http,
+                                    .next = http->requests,
+                                    .back = &http->requests,
+                                    .connection = connection,
+                                    .path = path,
+                                    .begun_ms = livenps_monotonic_ms()};
+  if (http->requests) {
+    http->requests->back = &request->next;
+  }
+  http->requests = request;
+  return request;
+}
+
+static void forget_body(livenps_http_request *request) {
+  request->http->bodies -= request->body.capacity;
+  livenps_buffer_free(&request->body);
+}
+
+static void refuse_body(livenps_http_request *request, int status, const char *why) {
+  request->refused = status;
+  request->why = why;
+  forget_body(request);
+}
+
+/* What can be known of the head alone. */
+static void judge_head(livenps_http_request *request, const char *method) {
+  livenps_http *http = request->http;
+  request->post = http->config.max_body && strcmp(method, "POST") == 0;
+  if (!request->post && strcmp(method, "GET") != 0) {
+    refuse_body(request, MHD_HTTP_METHOD_NOT_ALLOWED,
+                http->config.max_body ? "GET and POST only\n" : "GET only\n");
+    return;
+  }
+  if (!host_is_known(http, livenps_http_header(request, "Host"))) {
+    refuse_body(request, MHD_HTTP_FORBIDDEN, http->unknown_host);
+    return;
+  }
+  bool is_private = !http->config.is_private || http->config.is_private(http->config.opaque, request->path);
+  if (http->config.token && is_private && !token_is_right(http, request->connection)) {
+    refuse_body(request, MHD_HTTP_UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN\n");
+    return;
+  }
+  const char *length = livenps_http_header(request, "Content-Length");
+  if (request->post && length && strtoull(length, NULL, 10) > http->config.max_body) {
+    refuse_body(request, MHD_HTTP_CONTENT_TOO_LARGE, http->too_large);
+  }
+}
+
+/* A part of the body. MHD_NO closes the connection. */
+static enum MHD_Result take_part(livenps_http_request *request, const char *part, size_t size) {
+  livenps_http *http = request->http;
+  if (livenps_monotonic_ms() - request->begun_ms > BODY_MS) {
+    return MHD_NO;
+  }
+  if (request->post && !request->refused) {
+    if (request->body.length + size > http->config.max_body) {
+      refuse_body(request, MHD_HTTP_CONTENT_TOO_LARGE, http->too_large);
+    } else if (http->bodies + size > http->config.max_bodies) {
+      refuse_body(request, MHD_HTTP_TOO_MANY_REQUESTS,
+                  "there is no room for more at the moment: send it again in a second\n");
+    } else {
+      http->bodies -= request->body.capacity;
+      livenps_buffer_add(&request->body, part, size);
+      http->bodies += request->body.capacity;
+      return MHD_YES;
+    }
+  }
+  request->forgotten += size;
+  return request->forgotten > FORGOTTEN ? MHD_NO : MHD_YES;
+}
+
+static enum MHD_Result answer_request(livenps_http_request *request) {
+  livenps_http *http = request->http;
+  livenps_http_answer *answer = &request->answer;
+  *answer = (livenps_http_answer){.status = MHD_HTTP_NOT_FOUND, .type = "text/plain; charset=utf-8"};
+  http->config.answer(http->config.opaque, request, answer);
+  forget_body(request);
+  if (answer->stream) {
+    request->state = ANSWERED;
+    return begin_stream(http, request->connection, answer);
+  }
+  if (answer->later) {
+    request->state = ANSWERED_LATER;
+    MHD_suspend_connection(request->connection);
+    return MHD_YES;
+  }
+  request->state = ANSWERED;
+  return respond_with(request->connection, answer);
+}
+
+void livenps_http_finish(livenps_http_request *request, const livenps_http_answer *answer) {
+  void *opaque = request->answer.opaque;
+  request->answer = *answer;
+  request->answer.opaque = opaque;
+  request->answer.later = true;
+  request->state = ANSWERED;
+  MHD_resume_connection(request->connection);
+}
 
 static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connection, const char *path,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_size, void **state) {
   (void)version;
-  (void)upload;
-  static int begun;
-  livenps_http *http = opaque;
-  /* Called first with the head alone. An answer then would close the connection of every request. */
-  if (!*state) {
-    *state = &begun;
-    return MHD_YES;
+  livenps_http_request *request = *state;
+  /* Called first with the head alone. An answer then would close the connection of every request; but who waits for leave to send a body is told
+   * at once. */
+  if (!request) {
+    *state = request = request_new(opaque, connection, path);
+    judge_head(request, method);
+    return request->refused && livenps_http_header(request, "Expect")
+               ? refuse(opaque, connection, request->refused, request->why)
+               : MHD_YES;
   }
   if (*upload_size) {
-    *upload_size = 0; /* a body is read and forgotten: 405 is on its way, or nobody asked for one */
+    size_t size = *upload_size;
+    *upload_size = 0;
+    return take_part(request, upload, size);
+  }
+  if (request->refused) {
+    return refuse(opaque, connection, request->refused, request->why);
+  }
+  if (request->state == BEFORE_ANSWER) {
+    return answer_request(request);
+  }
+  if (request->state == ANSWERED_LATER) { /* woken for another reason */
+    MHD_suspend_connection(connection);
     return MHD_YES;
   }
-  if (strcmp(method, "GET") != 0) {
-    return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n");
+  livenps_http_answer answer = request->answer;
+  request->answer.body = (livenps_buffer){0};
+  return respond_with(connection, &answer);
+}
+
+static void on_completed(void *opaque, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode how) {
+  (void)connection;
+  livenps_http *http = opaque;
+  livenps_http_request *request = *state;
+  if (!request) {
+    return;
   }
-  if (!host_is_known(http, MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Host"))) {
-    return refuse(connection, MHD_HTTP_FORBIDDEN, http->unknown_host);
+  *state = NULL;
+  if (request->answer.later) {
+    http->config.ended(http->config.opaque, request->answer.opaque,
+                       how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    livenps_buffer_free(&request->answer.body); /* when it was never sent */
   }
-  bool is_private = !http->config.is_private || http->config.is_private(http->config.opaque, path);
-  if (http->config.token && is_private && !token_is_right(http, connection)) {
-    return refuse(connection, MHD_HTTP_UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN\n");
+  forget_body(request);
+  *request->back = request->next;
+  if (request->next) {
+    request->next->back = request->back;
   }
-  livenps_http_request request = {.connection = connection, .path = path};
-  livenps_http_answer answer = {.status = MHD_HTTP_NOT_FOUND, .type = "text/plain; charset=utf-8"};
-  http->config.answer(http->config.opaque, &request, &answer);
-  if (answer.stream) {
-    return begin_stream(http, connection, &answer);
-  }
-  if (answer.body.at) {
-    return respond(
-        connection, answer.status, answer.type,
-        MHD_create_response_from_buffer(answer.body.length, answer.body.at, MHD_RESPMEM_MUST_FREE));
-  }
-  if (!answer.constant.at) {
-    answer.constant = livenps_text_of("not found\n");
-  }
-  return respond(connection, answer.status, answer.type,
-                 MHD_create_response_from_buffer(
-                     answer.constant.length, (void *)(uintptr_t)answer.constant.at, MHD_RESPMEM_PERSISTENT));
+  free(request);
 }
 
 /* ---- opening, turning, closing ------------------------------------------------------------------------------------------- */
@@ -392,10 +556,14 @@ int livenps_http_open(livenps_http **out, const livenps_http_config *config, liv
   http->config = *config;
   snprintf(http->unknown_host, sizeof http->unknown_host,
            "this host name is not known here: add it to the setting %s.hosts\n", config->name);
+  snprintf(http->too_large, sizeof http->too_large,
+           "the body is longer than the %zu bytes of %s.max_body: send it in parts\n", config->max_body,
+           config->name);
   http->daemon = MHD_start_daemon(
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http, MHD_OPTION_LISTEN_SOCKET,
-      listener, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-      (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+      listener, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_CONNECTION_LIMIT,
+      (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
   const union MHD_DaemonInfo *info =
       http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
   if (!info) {
@@ -425,10 +593,24 @@ void livenps_http_close(livenps_http *http) {
     for (livenps_http_stream *stream = http->streams; stream; stream = stream->next) {
       livenps_http_send(stream, "", 0);
     }
+    for (livenps_http_request *request = http->requests; request; request = request->next) {
+      if (request->state == ANSWERED_LATER) {
+        livenps_http_finish(request, &(livenps_http_answer){.status = MHD_HTTP_SERVICE_UNAVAILABLE,
+                                                            .type = "text/plain; charset=utf-8",
+                                                            .constant = livenps_text_of("it ends\n")});
+      }
+    }
     MHD_run(http->daemon);
     MHD_stop_daemon(http->daemon);
   }
   free(http);
+}
+
+void livenps_http_stop_listening(livenps_http *http) {
+  int listener = MHD_quiesce_daemon(http->daemon);
+  if (listener >= 0) {
+    close(listener);
+  }
 }
 
 const char *livenps_http_url(const livenps_http *http) {
