@@ -19,6 +19,15 @@ void livenps_mapping_free(livenps_mapping *mapping);
 /* Canonical text of all that decides about a record's fate; goes into the admit hash. */
 void livenps_mapping_print(const livenps_mapping *mapping, livenps_buffer *out);
 
+/* How a vendor signs the body of a webhook: HMAC-SHA256 with a shared secret, as text in a header. It decides about no record's fate. */
+typedef struct {
+  char *header; /* "Typeform-Signature" */
+  char *prefix; /* in front of the digest, "sha256="; NULL: nothing */
+  enum { LIVENPS_SIGNATURE_HEX, LIVENPS_SIGNATURE_BASE64 } encoding;
+} livenps_signature;
+/* NULL when the mapping names none. Belongs to the mapping. */
+const livenps_signature *livenps_mapping_signature(const livenps_mapping *mapping);
+
 /* Scratch memory for unescaped strings, and the outlines of accepted records (outline.h), which make the next ones cheaper and never change
  * what they mean. Reused from record to record; one per thread. */
 typedef struct livenps_decoder livenps_decoder;

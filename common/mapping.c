@@ -91,8 +91,14 @@ void livenps_mapping_free(livenps_mapping *mapping) {
     free(rule->values);
   }
   free(mapping->rules);
+  free(mapping->signature.header);
+  free(mapping->signature.prefix);
   livenps_paths_free(&mapping->paths);
   free(mapping);
+}
+
+const livenps_signature *livenps_mapping_signature(const livenps_mapping *mapping) {
+  return mapping->signature.header ? &mapping->signature : NULL;
 }
 
 /* ---- canonical text: every string with its length, so that no two mappings print alike ---- */
@@ -557,8 +563,63 @@ static int read_rules(loader *l, yaml_node_t *node, void *into) {
   return 0;
 }
 
+/* -- signature -- */
+
+/* What may stand in a header's name (RFC 9110, a token) or value: visible ASCII. */
+static int signature_text(loader *l, yaml_node_t *node, const char *what, const char *forbidden, char **out) {
+  const char *text = scalar(l, node, what);
+  for (const char *at = text; at && *at; at++) {
+    if (*at <= ' ' || *at >= 0x7f || strchr(forbidden, *at)) {
+      return fail_at(l, node->start_mark.line, "%s: no character but visible ASCII%s%s", what,
+                     *forbidden ? ", and none of " : "", forbidden);
+    }
+  }
+  if (!text || !*text) {
+    return text ? fail_at(l, node->start_mark.line, "%s must not be empty", what) : -1;
+  }
+  *out = livenps_copy(text, strlen(text));
+  return 0;
+}
+
+static int signature_header(loader *l, yaml_node_t *node, void *into) {
+  livenps_signature *signature = into;
+  return signature_text(l, node, "header", "\"(),/:;<=>?@[\\]{}", &signature->header);
+}
+
+static int signature_prefix(loader *l, yaml_node_t *node, void *into) {
+  livenps_signature *signature = into;
+  return signature_text(l, node, "prefix", "", &signature->prefix);
+}
+
+static int signature_encoding(loader *l, yaml_node_t *node, void *into) {
+  livenps_signature *signature = into;
+  const char *text = scalar(l, node, "encoding");
+  if (text && strcmp(text, "base64") == 0) {
+    signature->encoding = LIVENPS_SIGNATURE_BASE64;
+  } else if (text && strcmp(text, "hex") != 0) {
+    return fail_at(l, node->start_mark.line, "encoding must be hex or base64");
+  }
+  return text ? 0 : -1;
+}
+
+static int read_signature(loader *l, yaml_node_t *node, void *into) {
+  static const map_key keys[] = {
+      {"header", signature_header},
+      {"prefix", signature_prefix},
+      {"encoding", signature_encoding},
+      {NULL, NULL},
+  };
+  (void)into;
+  livenps_signature *signature = &l->mapping->signature;
+  if (read_map(l, node, "signature", keys, signature) < 0) {
+    return -1;
+  }
+  return signature->header ? 0 : fail_at(l, node->start_mark.line, "signature: needs header");
+}
+
 static int read_document(loader *l) {
-  static const map_key keys[] = {{"fields", read_fields}, {"rules", read_rules}, {NULL, NULL}};
+  static const map_key keys[] = {
+      {"fields", read_fields}, {"rules", read_rules}, {"signature", read_signature}, {NULL, NULL}};
   yaml_node_t *root = yaml_document_get_root_node(&l->document);
   if (!root) {
     return fail_at(l, 0, "the file is empty; it needs fields");

@@ -57,6 +57,7 @@ struct livenps_mapping {
   livenps_place fields[LIVENPS_FIELDS];
   livenps_rule *rules;
   size_t rule_count;
+  livenps_signature signature; /* header NULL: none */
   /* Of the contract only (docs/events.md): CloudEvents and the reserved fields. */
   bool contract;
   livenps_place data_fields[LIVENPS_FIELDS]; /* below /data; id, type and time stay attributes */

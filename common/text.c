@@ -84,6 +84,26 @@ void livenps_buffer_print(livenps_buffer *buffer, const char *format, ...) {
   va_end(again);
 }
 
+void livenps_json_text(livenps_buffer *buffer, livenps_text text) {
+  const char *at = text.at, *end = text.at + text.length;
+  livenps_buffer_add(buffer, "\"", 1);
+  while (at < end) {
+    uint32_t code;
+    size_t length = livenps_utf8(at, end, &code);
+    if (length == 0) {
+      livenps_buffer_add(buffer, "\xef\xbf\xbd", 3);
+      length = 1;
+    } else if (code < 0x20 || code == '"' || code == '\\' || code == 0x7f || code == 0x2028 ||
+               code == 0x2029) {
+      livenps_buffer_print(buffer, "\\u%04x", (unsigned)code);
+    } else {
+      livenps_buffer_add(buffer, at, length);
+    }
+    at += length;
+  }
+  livenps_buffer_add(buffer, "\"", 1);
+}
+
 void livenps_put_varint(livenps_buffer *buffer, uint64_t value) {
   char bytes[10];
   size_t length = 0;

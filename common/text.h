@@ -36,6 +36,9 @@ void livenps_buffer_add(livenps_buffer *buffer, const void *bytes, size_t length
 void livenps_buffer_print(livenps_buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The text as a JSON string, with its quotes. Whatever bytes it has, that is valid UTF-8 and valid JSON: broken UTF-8 becomes U+FFFD. */
+void livenps_json_text(livenps_buffer *buffer, livenps_text text);
+
 /* LEB128: 7 bits a byte, low first, at most 10 bytes; zigzag for signed. Readers return 0, or -1 at the end of
  * the bytes or when a number is longer than 64 bits; *at moves behind what was read. */
 void livenps_put_varint(livenps_buffer *buffer, uint64_t value);

@@ -7,26 +7,6 @@ static void put(livenps_buffer *out, const char *text) {
   livenps_buffer_add(out, text, strlen(text));
 }
 
-void livenps_json_text(livenps_buffer *out, livenps_text text) {
-  const char *at = text.at, *end = text.at + text.length;
-  put(out, "\"");
-  while (at < end) {
-    uint32_t code;
-    size_t length = livenps_utf8(at, end, &code);
-    if (length == 0) {
-      put(out, "\xef\xbf\xbd");
-      length = 1;
-    } else if (code < 0x20 || code == '"' || code == '\\' || code == 0x7f || code == 0x2028 ||
-               code == 0x2029) {
-      livenps_buffer_print(out, "\\u%04x", (unsigned)code);
-    } else {
-      livenps_buffer_add(out, at, length);
-    }
-    at += length;
-  }
-  put(out, "\"");
-}
-
 void livenps_json_number(livenps_buffer *out, double value) {
   livenps_buffer_print(out, "%.15g", value == 0 ? 0 : value);
 }

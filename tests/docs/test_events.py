@@ -68,9 +68,11 @@ def test_keys_of_mapping_files_are_those_of_the_code():
     source = read("common", "mapping.c")
     of_field = re.findall(r'\{"(\w+)",\s*field_', source)
     of_rule = re.findall(r'\{"(\w+)",\s*rule_', source)
-    fields, rules = tables(section("Mapping files"))
+    of_signature = re.findall(r'\{"(\w+)",\s*signature_', source)
+    fields, rules, signature = tables(section("Mapping files"))
     assert sorted(code(row[0]) for row in fields) == sorted(of_field)
     assert sorted(code(row[0]) for row in rules) == sorted(of_rule)
+    assert sorted(code(row[0]) for row in signature) == sorted(of_signature)
 
 
 def test_quarantine_headers_are_those_of_the_code():

@@ -50,11 +50,12 @@ static void refused(void **state) {
   } rows[] = {
       {"", ":1: the file is empty; it needs fields"},
       {"# nothing\n", ":1: the file is empty"},
-      {"[a]\n", ":1: a mapping file must be a map; its keys: fields, rules"},
+      {"[a]\n", ":1: a mapping file must be a map; its keys: fields, rules, signature"},
       {"rules: []\n", ":1: a mapping file needs fields"},
       {"fields:\n  id: [\n", ":3: "},
       {"fields: {id: /a}\nfeilds: {}\n", ":1: fields: type is missing"},
-      {ANSWER "feilds: {}\n", ":8: a mapping file: unknown key \"feilds\"; allowed: fields, rules"},
+      {ANSWER "feilds: {}\n",
+       ":8: a mapping file: unknown key \"feilds\"; allowed: fields, rules, signature"},
       {ANSWER "fields: {}\n", ":8: a mapping file: the key \"fields\" is given twice"},
       {ANSWER "  score: /x\n", ":8: fields: the key \"score\" is given twice"},
       {ANSWER "  revision: /x\n", ":8: fields: unknown key \"revision\"; allowed: id, type, time"},
@@ -112,6 +113,14 @@ static void refused(void **state) {
        ":9: a rule has either is or is_not"},
       {ANSWER "rules:\n  - {when: /a, if: b}\n",
        ":9: a rule: unknown key \"if\"; allowed: when, is, is_not, then"},
+      {ANSWER "signature: X\n", ":8: signature must be a map; its keys: header, prefix, encoding"},
+      {ANSWER "signature: {}\n", ":8: signature: needs header"},
+      {ANSWER "signature: {header: ''}\n", ":8: header must not be empty"},
+      {ANSWER "signature: {header: 'X: y'}\n", ":8: header: no character but visible ASCII"},
+      {ANSWER "signature: {header: \"X\\r\\nY\"}\n", ":8: header: no character but visible ASCII"},
+      {ANSWER "signature: {header: X, prefix: 'a b'}\n", ":8: prefix: no character but visible ASCII"},
+      {ANSWER "signature: {header: X, encoding: HEX}\n", ":8: encoding must be hex or base64"},
+      {ANSWER "signature: {header: X, secret: y}\n", ":8: signature: unknown key \"secret\""},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     livenps_error error = {0};
@@ -338,10 +347,49 @@ static void canonical(void **state) {
   livenps_mapping_free(b);
 }
 
+static void signatures(void **state) {
+  (void)state;
+  static const struct {
+    const char *yaml, *header, *prefix;
+    int encoding;
+  } rows[] = {
+      {ANSWER, NULL, NULL, 0},
+      {ANSWER "signature: {header: X-Sig}\n", "X-Sig", NULL, LIVENPS_SIGNATURE_HEX},
+      {ANSWER "signature: {header: X-Sig, prefix: v1=, encoding: hex}\n", "X-Sig",
+       "v1=", LIVENPS_SIGNATURE_HEX},
+      {ANSWER "signature: {header: Y, encoding: base64}\n", "Y", NULL, LIVENPS_SIGNATURE_BASE64},
+  };
+  livenps_buffer without = {0}, with = {0};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    livenps_mapping *mapping = NULL;
+    livenps_error error = {0};
+    assert_int_equal(load(&mapping, rows[i].yaml, &error), 0);
+    const livenps_signature *signature = livenps_mapping_signature(mapping);
+    assert_int_equal(signature != NULL, rows[i].header != NULL);
+    if (signature) {
+      assert_string_equal(signature->header, rows[i].header);
+      assert_int_equal(signature->prefix != NULL, rows[i].prefix != NULL);
+      if (rows[i].prefix) {
+        assert_string_equal(signature->prefix, rows[i].prefix);
+      }
+      assert_int_equal(signature->encoding, rows[i].encoding);
+    }
+    /* It changes no record's fate, so no namespace's admit hash. */
+    livenps_mapping_print(mapping, i ? &with : &without);
+    livenps_mapping_free(mapping);
+    if (i) {
+      assert_int_equal(with.length, without.length);
+      assert_memory_equal(with.at, without.at, with.length);
+    }
+    livenps_buffer_free(&with);
+  }
+  livenps_buffer_free(&without);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(refused), cmocka_unit_test(accepted),  cmocka_unit_test(rules),
-      cmocka_unit_test(times),   cmocka_unit_test(canonical),
+      cmocka_unit_test(refused), cmocka_unit_test(signatures), cmocka_unit_test(accepted),
+      cmocka_unit_test(rules),   cmocka_unit_test(times),      cmocka_unit_test(canonical),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
