@@ -12,7 +12,7 @@ _livenps() {
     --config | --truth) compopt -o default; return ;;
     --set)
       compopt -o nospace
-      mapfile -t COMPREPLY < <(compgen -S = -W "$("$program" --help-settings 2>/dev/null | sed -n 's/^  \([a-z][a-z_.]*\)$/\1/p')" -- "$word")
+      mapfile -t COMPREPLY < <(compgen -S = -W "$("$program" --help-settings 2>/dev/null | sed -n 's/^  \([a-z][a-z_.]*\)\( (.*\)\{0,1\}$/\1/p')" -- "$word")
       return
       ;;
   esac
