@@ -23,31 +23,42 @@ static int value_counter(int score) {
                       : LIVENPS_VALUE_DETRACTORS;
 }
 
-void livenps_counters_count(livenps_counters *counters, const livenps_event *event) {
-  int64_t *at = counters->at;
-  int score = event->score;
-  at[kind_counters + event->type]++;
+livenps_count livenps_count_of(const livenps_event *event) {
+  const int score = event->score;
+  livenps_count count = {.kind = (uint8_t)(kind_counters + (int)event->type), .bin = LIVENPS_COUNTERS};
   if (event->type != LIVENPS_ANSWER) {
-    return;
+    return count;
   }
   switch (event->scale) {
   case LIVENPS_SCALE_NPS:
     assert(score >= 0 && score <= 10);
-    at[LIVENPS_SCORE + score]++;
+    count.bin = (uint8_t)(LIVENPS_SCORE + score);
     if (event->has_value) {
-      int sum = value_counter(score);
-      at[sum] = plus(at[sum], event->value);
+      count.sum = (uint8_t)value_counter(score);
+      count.value = event->value;
     }
     break;
   case LIVENPS_SCALE_CSAT:
     assert(score >= 1 && score <= 5);
-    at[LIVENPS_CSAT + score - 1]++;
+    count.bin = (uint8_t)(LIVENPS_CSAT + score - 1);
     break;
   case LIVENPS_SCALE_CES:
     assert(score >= 1 && score <= 7);
-    at[LIVENPS_CES + score - 1]++;
+    count.bin = (uint8_t)(LIVENPS_CES + score - 1);
     break;
   case LIVENPS_SCALE_NONE: break;
+  }
+  return count;
+}
+
+void livenps_counters_count(livenps_counters *counters, const livenps_event *event) {
+  const livenps_count count = livenps_count_of(event);
+  counters->at[count.kind]++;
+  if (count.bin < LIVENPS_COUNTERS) {
+    counters->at[count.bin]++;
+  }
+  if (count.sum) {
+    counters->at[count.sum] = plus(counters->at[count.sum], count.value);
   }
 }
 

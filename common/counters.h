@@ -22,6 +22,15 @@ typedef struct {
   int64_t at[LIVENPS_COUNTERS];
 } livenps_counters;
 
+/* What one accepted event moves: two counters by one, a third by its value. */
+typedef struct {
+  uint8_t kind; /* LIVENPS_INTERACTIONS, INVITATIONS or ANSWERS */
+  uint8_t bin;  /* the score's; LIVENPS_COUNTERS: there is none */
+  uint8_t sum;  /* the value's; 0: there is none */
+  int64_t value;
+} livenps_count;
+livenps_count livenps_count_of(const livenps_event *event);
+
 /* Adds one accepted event. */
 void livenps_counters_count(livenps_counters *counters, const livenps_event *event);
 void livenps_counters_add(livenps_counters *to, const livenps_counters *what);

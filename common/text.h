@@ -75,6 +75,21 @@ static inline void livenps_text_words(livenps_text text, uint64_t words[2]) {
     words[1] = 0;
   }
 }
+/* The text again, of at most LIVENPS_SHORT bytes. */
+static inline void livenps_words_text(const uint64_t words[2], size_t length, char out[LIVENPS_SHORT]) {
+  const uint32_t first = (uint32_t)words[0], last = (uint32_t)words[1];
+  if (length >= 8) {
+    memcpy(out, &words[0], 8);
+    memcpy(out + length - 8, &words[1], 8);
+  } else if (length >= 4) {
+    memcpy(out, &first, 4);
+    memcpy(out + length - 4, &last, 4);
+  } else if (length > 0) {
+    out[0] = (char)(words[0] >> 16);
+    out[length >> 1] = (char)(words[0] >> 8);
+    out[length - 1] = (char)words[0];
+  }
+}
 /* The same kind of hash over such words, faster: an even number of them, at most LIVENPS_HASH_WORDS. */
 enum { LIVENPS_HASH_WORDS = 12 };
 uint64_t livenps_hash_words(const uint64_t *words, size_t count);

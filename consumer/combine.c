@@ -4,9 +4,14 @@
 
 #include <stdlib.h>
 
-/* Two tables with linear probing. `rows` is looked up once per event: its key is the dimensions and the second. `cells` holds each
- * distinct tuple of dimensions once, in the order of appearance, and is asked only when a row is new. Both keep the hash, so that
- * growing and comparing rarely touch the keys. */
+/* Two tables with linear probing: `cells` holds each distinct tuple of dimensions once, `rows` each cell and second, both in the order of
+ * appearance.
+ *
+ *   event -> key, hashes -> waiting -> cell -> row: counted
+ *
+ * A batch's rows are more than the caches next to the processor hold, and nearly every event meets others than the one before: looked up
+ * one by one, an event would wait for memory four times. So a few events wait until they are a group, whose slots, then cells and
+ * rows are asked for all at once (drain). And rows are small: a row has few events, so it counts in bytes until one runs over. */
 typedef struct {
   uint32_t hash;  /* a half of it: small slots, so that more of them are near */
   uint32_t index; /* + 1; 0 is free */
@@ -25,10 +30,47 @@ typedef struct {
 } cell_key;
 enum { LONG = 0x7FFF };
 
+enum {
+  SUMS = 3, /* of values: LIVENPS_VALUE_PROMOTERS and what follows it */
+  BINS = LIVENPS_COUNTERS - SUMS
+};
+
+/* A line of the cache. */
+typedef struct {
+  int64_t second;
+  uint32_t cell;
+  uint32_t wide; /* + 1: the counters that take what does not fit here; 0: none yet */
+  int32_t sums[SUMS];
+  uint8_t bins[BINS]; /* the counters without the sums */
+  char room[10];
+} small_row;
+_Static_assert(sizeof(small_row) == 64, "a line of the cache");
+
+typedef struct {
+  cell_key key;
+  uint32_t cell_hash, row_hash;
+  int64_t second;
+  livenps_count count;
+} waiting;
+
+enum {
+  FIRST_SLOTS = 1024,
+  FIRST_ROWS = 256,
+  LINE = 64,
+  GROUP = 16 /* events that wait: enough for the memory to be busy, few enough to stay in the nearest cache */
+};
+
 struct livenps_combine {
   table row_table, cell_table;
-  livenps_row *rows;
+  waiting group[GROUP];
+  size_t waiting_count;
+  small_row *rows; /* in rows_memory, at the beginning of a line */
+  void *rows_memory;
   size_t row_count, row_capacity;
+  livenps_counters *wide;
+  size_t wide_count, wide_capacity;
+  livenps_row *lent;
+  size_t lent_capacity;
   struct stored {
     cell_key key;
     size_t offset; /* of its dimensions in names, one behind the other */
@@ -38,8 +80,6 @@ struct livenps_combine {
   size_t cell_count, cell_capacity;
   livenps_buffer names;
 };
-
-enum { FIRST_SLOTS = 1024 };
 
 static void table_new(table *t, size_t slots) {
   *t = (table){livenps_alloc(slots * sizeof(slot)), slots - 1, 0};
@@ -66,6 +106,14 @@ static void table_add(table *t, uint32_t hash, uint32_t index) {
   table_put(t, hash, index);
 }
 
+/* Where the search for a hash most likely ends, + 1; 0: nowhere. */
+static inline uint32_t table_guess(const table *t, uint32_t hash) {
+  size_t i = hash & t->mask;
+  while (t->at[i].index && t->at[i].hash != hash)
+    i = (i + 1) & t->mask;
+  return t->at[i].index;
+}
+
 /* Gives memory back after a burst: a table that once held a million names must not stay for ever. */
 static void table_clear(table *t) {
   if (t->mask + 1 > 64 * FIRST_SLOTS && t->used < t->mask / 16) {
@@ -75,6 +123,18 @@ static void table_clear(table *t) {
     memset(t->at, 0, (t->mask + 1) * sizeof(slot));
   }
   t->used = 0;
+}
+
+static void grow_rows(livenps_combine *combine) {
+  const size_t capacity = combine->row_capacity ? combine->row_capacity * 2 : FIRST_ROWS;
+  char *memory = livenps_resize(NULL, capacity * sizeof(small_row) + LINE);
+  small_row *rows = (small_row *)(void *)(memory + (LINE - (uintptr_t)memory % LINE) % LINE);
+  if (combine->row_count)
+    memcpy(rows, combine->rows, combine->row_count * sizeof *rows);
+  free(combine->rows_memory);
+  combine->rows_memory = memory;
+  combine->rows = rows;
+  combine->row_capacity = capacity;
 }
 
 livenps_combine *livenps_combine_new(void) {
@@ -89,31 +149,39 @@ void livenps_combine_free(livenps_combine *combine) {
     return;
   free(combine->row_table.at);
   free(combine->cell_table.at);
-  free(combine->rows);
+  free(combine->rows_memory);
+  free(combine->wide);
+  free(combine->lent);
   free(combine->stored);
   free(combine->cells);
   livenps_buffer_free(&combine->names);
   free(combine);
 }
 
-/* The key of the event's cell. */
-static inline void make_key(const livenps_event *event, cell_key *key) {
+/* The key of the event's cell. Returns whether a text is longer than the key holds. */
+static inline bool make_key(const livenps_event *event, cell_key *key) {
+  bool is_long = false;
   key->lengths = 0;
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
     const livenps_text text = event->dimensions[d];
     livenps_text_words(text, &key->words[2 * d]);
     const uint64_t length = text.length < LONG ? text.length : LONG;
     key->lengths |= (length << 1 | (text.at != NULL)) << 16 * d;
+    is_long |= text.length > LIVENPS_SHORT;
   }
+  return is_long;
 }
 
-/* second: 0 for the cell alone. */
-static inline uint32_t hash_of(const cell_key *key, int64_t second) {
+/* Of the cell, and of it in that second. */
+static inline void hash_key(const cell_key *key, int64_t second, uint32_t *cell, uint32_t *row) {
   uint64_t words[2 * LIVENPS_DIMENSIONS + 2];
   memcpy(words, key->words, sizeof key->words);
   words[2 * LIVENPS_DIMENSIONS] = key->lengths;
-  words[2 * LIVENPS_DIMENSIONS + 1] = (uint64_t)second;
-  return (uint32_t)livenps_hash_words(words, sizeof words / sizeof *words);
+  words[2 * LIVENPS_DIMENSIONS + 1] = 0;
+  const uint64_t of_cell = livenps_hash_words(words, sizeof words / sizeof *words);
+  const uint64_t of_row[2] = {of_cell, (uint64_t)second};
+  *cell = (uint32_t)of_cell;
+  *row = (uint32_t)livenps_hash_words(of_row, 2);
 }
 
 static bool key_has(const cell_key *key, int dimension) {
@@ -146,61 +214,160 @@ static inline bool same_cell(const livenps_combine *combine, uint32_t cell, cons
   return differ == 0 && (!stored->has_long || same_long_texts(combine, stored, event));
 }
 
-/* The event's cell, made if it is new. */
-static uint32_t find_cell(livenps_combine *combine, const cell_key *key, const livenps_event *event) {
-  const uint32_t hash = hash_of(key, 0);
-  for (size_t i = hash & combine->cell_table.mask; combine->cell_table.at[i].index;
-       i = (i + 1) & combine->cell_table.mask)
-    if (combine->cell_table.at[i].hash == hash &&
-        same_cell(combine, combine->cell_table.at[i].index - 1, key, event))
-      return combine->cell_table.at[i].index - 1;
+/* event: NULL where the key says it all. */
+static void store_cell(livenps_combine *combine, const cell_key *key, const livenps_event *event) {
   if (combine->cell_count == combine->cell_capacity) {
     combine->cell_capacity = combine->cell_capacity ? combine->cell_capacity * 2 : 256;
     combine->stored = livenps_resize(combine->stored, combine->cell_capacity * sizeof *combine->stored);
     combine->cells = livenps_resize(combine->cells, combine->cell_capacity * sizeof *combine->cells);
   }
-  const uint32_t cell = (uint32_t)combine->cell_count++;
-  struct stored *stored = &combine->stored[cell];
-  *stored = (struct stored){.key = *key, .offset = combine->names.length};
+  struct stored *stored = &combine->stored[combine->cell_count++];
+  *stored = (struct stored){.key = *key, .offset = combine->names.length, .has_long = event != NULL};
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
-    livenps_buffer_add(&combine->names, key_has(key, d) ? event->dimensions[d].at : "", key_length(key, d));
-    stored->has_long |= key_length(key, d) > LIVENPS_SHORT;
+    char text[LIVENPS_SHORT];
+    const size_t length = key_length(key, d);
+    if (length <= LIVENPS_SHORT)
+      livenps_words_text(&key->words[2 * d], length, text);
+    livenps_buffer_add(&combine->names, length > LIVENPS_SHORT ? event->dimensions[d].at : text, length);
   }
+}
+
+/* The cell, made if it is new. */
+static inline uint32_t find_cell(livenps_combine *combine, const cell_key *key, uint32_t hash,
+                                 const livenps_event *event) {
+  const table *t = &combine->cell_table;
+  for (size_t i = hash & t->mask; t->at[i].index; i = (i + 1) & t->mask)
+    if (t->at[i].hash == hash && same_cell(combine, t->at[i].index - 1, key, event))
+      return t->at[i].index - 1;
+  const uint32_t cell = (uint32_t)combine->cell_count;
+  store_cell(combine, key, event);
   table_add(&combine->cell_table, hash, cell);
   return cell;
 }
 
-void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
-  /* Floor, also before 1970. */
-  const int64_t second = event->time_ms >= 0 ? event->time_ms / 1000 : -((-event->time_ms + 999) / 1000);
-  cell_key key;
-  make_key(event, &key);
-  const uint32_t hash = hash_of(&key, second);
-  size_t i = hash & combine->row_table.mask;
-  for (; combine->row_table.at[i].index; i = (i + 1) & combine->row_table.mask) {
-    if (combine->row_table.at[i].hash != hash)
-      continue;
-    livenps_row *row = &combine->rows[combine->row_table.at[i].index - 1];
-    if (row->second == second && same_cell(combine, row->cell, &key, event)) {
-      livenps_counters_count(&row->counters, event);
-      return;
-    }
+static inline small_row *find_row(livenps_combine *combine, uint32_t cell, int64_t second, uint32_t hash) {
+  const table *t = &combine->row_table;
+  for (size_t i = hash & t->mask; t->at[i].index; i = (i + 1) & t->mask) {
+    small_row *row = &combine->rows[t->at[i].index - 1];
+    if (t->at[i].hash == hash && row->cell == cell && row->second == second)
+      return row;
   }
-  if (combine->row_count == combine->row_capacity) {
-    combine->row_capacity = combine->row_capacity ? combine->row_capacity * 2 : 256;
-    combine->rows = livenps_resize(combine->rows, combine->row_capacity * sizeof *combine->rows);
-  }
-  const uint32_t row = (uint32_t)combine->row_count++;
-  combine->rows[row] = (livenps_row){.cell = find_cell(combine, &key, event), .second = second};
-  livenps_counters_count(&combine->rows[row].counters, event);
-  table_add(&combine->row_table, hash, row);
+  if (combine->row_count == combine->row_capacity)
+    grow_rows(combine);
+  const uint32_t index = (uint32_t)combine->row_count++;
+  combine->rows[index] = (small_row){.cell = cell, .second = second};
+  table_add(&combine->row_table, hash, index);
+  return &combine->rows[index];
 }
 
-size_t livenps_combine_rows(const livenps_combine *combine) {
+/* Where a counter that is no sum stands among the bins. */
+static inline int bin_of(int counter) {
+  return counter < LIVENPS_VALUE_PROMOTERS ? counter : counter - SUMS;
+}
+
+/* Adds what the row holds to wider counters, which may wrap as all sums do. */
+static void widen(const small_row *row, livenps_counters *to) {
+  for (int i = 0; i < LIVENPS_VALUE_PROMOTERS; i++)
+    to->at[i] += row->bins[i];
+  for (int i = LIVENPS_VALUE_PROMOTERS + SUMS; i < LIVENPS_COUNTERS; i++)
+    to->at[i] += row->bins[bin_of(i)];
+  for (int i = 0; i < SUMS; i++) {
+    int64_t *sum = &to->at[LIVENPS_VALUE_PROMOTERS + i];
+    *sum = (int64_t)((uint64_t)*sum + (uint64_t)(int64_t)row->sums[i]);
+  }
+}
+
+/* The row's wider counters take what it holds, and it begins at zero again. */
+static __attribute__((noinline)) livenps_counters *run_over(livenps_combine *combine, small_row *row) {
+  if (!row->wide) {
+    if (combine->wide_count == combine->wide_capacity) {
+      combine->wide_capacity = combine->wide_capacity ? combine->wide_capacity * 2 : 16;
+      combine->wide = livenps_resize(combine->wide, combine->wide_capacity * sizeof *combine->wide);
+    }
+    combine->wide[combine->wide_count++] = (livenps_counters){0};
+    row->wide = (uint32_t)combine->wide_count;
+  }
+  livenps_counters *wide = &combine->wide[row->wide - 1];
+  widen(row, wide);
+  memset(row->sums, 0, sizeof row->sums);
+  memset(row->bins, 0, sizeof row->bins);
+  return wide;
+}
+
+static inline void count(livenps_combine *combine, small_row *row, const livenps_count *what) {
+  /* An answer's score is counted at most as often as the answer. */
+  if (__builtin_expect(row->bins[what->kind] == UINT8_MAX, 0))
+    run_over(combine, row);
+  row->bins[what->kind]++;
+  if (what->bin < LIVENPS_COUNTERS)
+    row->bins[bin_of(what->bin)]++;
+  if (!what->sum)
+    return;
+  int32_t *sum = &row->sums[what->sum - LIVENPS_VALUE_PROMOTERS];
+  const int64_t more = *sum + what->value; /* far from overflow: a value is at most 10^11 */
+  if (__builtin_expect(more >= INT32_MIN && more <= INT32_MAX, 1)) {
+    *sum = (int32_t)more;
+  } else {
+    int64_t *wide = &run_over(combine, row)->at[what->sum];
+    *wide = (int64_t)((uint64_t)*wide + (uint64_t)what->value);
+  }
+}
+
+static inline void add(livenps_combine *combine, const waiting *this, const livenps_event *event) {
+  const uint32_t cell = find_cell(combine, &this->key, this->cell_hash, event);
+  count(combine, find_row(combine, cell, this->second, this->row_hash), &this->count);
+}
+
+/* The slots were asked for when the events came; now cells and rows are, then the events are counted in the order in which they came. */
+static void drain(livenps_combine *combine) {
+  const size_t group = combine->waiting_count;
+  for (size_t i = 0; i < group; i++) {
+    const uint32_t cell = table_guess(&combine->cell_table, combine->group[i].cell_hash);
+    const uint32_t row = table_guess(&combine->row_table, combine->group[i].row_hash);
+    if (cell) {
+      const char *stored = (const char *)&combine->stored[cell - 1];
+      __builtin_prefetch(stored);
+      __builtin_prefetch(stored + sizeof(cell_key));
+    }
+    if (row)
+      __builtin_prefetch(&combine->rows[row - 1], 1);
+  }
+  for (size_t i = 0; i < group; i++)
+    add(combine, &combine->group[i], NULL);
+  combine->waiting_count = 0;
+}
+
+void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
+  waiting *this = &combine->group[combine->waiting_count];
+  /* Floor, also before 1970. */
+  this->second = event->time_ms >= 0 ? event->time_ms / 1000 : -((-event->time_ms + 999) / 1000);
+  this->count = livenps_count_of(event);
+  const bool is_long = make_key(event, &this->key);
+  hash_key(&this->key, this->second, &this->cell_hash, &this->row_hash);
+  if (__builtin_expect(is_long, 0)) {
+    /* Its texts are borrowed until we return. */
+    const waiting now = *this;
+    drain(combine);
+    add(combine, &now, event);
+    return;
+  }
+  __builtin_prefetch(&combine->cell_table.at[this->cell_hash & combine->cell_table.mask]);
+  __builtin_prefetch(&combine->row_table.at[this->row_hash & combine->row_table.mask]);
+  if (++combine->waiting_count == GROUP)
+    drain(combine);
+}
+
+size_t livenps_combine_rows(livenps_combine *combine) {
+  drain(combine);
   return combine->row_count;
 }
 
-void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry) {
+bool livenps_combine_full(livenps_combine *combine, size_t rows) {
+  return combine->row_count + combine->waiting_count >= rows && livenps_combine_rows(combine) >= rows;
+}
+
+void livenps_combine_lend(livenps_combine *combine, livenps_entry *entry) {
+  drain(combine);
   for (size_t c = 0; c < combine->cell_count; c++) {
     const struct stored *stored = &combine->stored[c];
     const char *at = combine->names.at ? combine->names.at + stored->offset : "";
@@ -210,15 +377,28 @@ void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry) 
       at += length;
     }
   }
+  if (combine->lent_capacity < combine->row_count) {
+    combine->lent_capacity = combine->row_capacity;
+    free(combine->lent);
+    combine->lent = livenps_resize(NULL, combine->lent_capacity * sizeof *combine->lent);
+  }
+  for (size_t r = 0; r < combine->row_count; r++) {
+    const small_row *row = &combine->rows[r];
+    combine->lent[r] = (livenps_row){.cell = row->cell, .second = row->second};
+    if (row->wide)
+      combine->lent[r].counters = combine->wide[row->wide - 1];
+    widen(row, &combine->lent[r].counters);
+  }
   entry->cells = combine->cells;
   entry->cell_count = combine->cell_count;
-  entry->rows = combine->rows;
+  entry->rows = combine->lent;
   entry->row_count = combine->row_count;
 }
 
 void livenps_combine_reset(livenps_combine *combine) {
   table_clear(&combine->row_table);
   table_clear(&combine->cell_table);
-  combine->row_count = combine->cell_count = 0;
+  combine->waiting_count = 0;
+  combine->row_count = combine->cell_count = combine->wide_count = 0;
   combine->names.length = 0;
 }

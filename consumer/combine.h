@@ -10,9 +10,11 @@ typedef struct livenps_combine livenps_combine;
 livenps_combine *livenps_combine_new(void);
 void livenps_combine_free(livenps_combine *combine);
 void livenps_combine_add(livenps_combine *combine, const livenps_event *event);
-size_t livenps_combine_rows(const livenps_combine *combine);
+size_t livenps_combine_rows(livenps_combine *combine);
+/* Whether there are at least so many rows; asked after every event, cheaper than the number. */
+bool livenps_combine_full(livenps_combine *combine, size_t rows);
 /* Lends cells and rows to the entry, until the next add or reset (do not livenps_entry_free such an entry's). */
-void livenps_combine_lend(const livenps_combine *combine, livenps_entry *entry);
+void livenps_combine_lend(livenps_combine *combine, livenps_entry *entry);
 void livenps_combine_reset(livenps_combine *combine);
 
 #endif

@@ -359,7 +359,7 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     }
   }
   const bool full =
-      livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells;
+      livenps_combine_full(reader->batch.combine, (size_t)reader->config.settings->commit_max_cells);
   if (full || reader->adopt || reader->waiting_quarantine || lane->reseek || ahead(reader) ||
       livenps_monotonic_ms() >= reader->serve_until_ms)
     rd_kafka_yield(reader->rk);
@@ -800,7 +800,7 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
 static void flush_when_due(livenps_reader *reader) {
   const int64_t now_ms = livenps_monotonic_ms();
   const livenps_settings *settings = reader->config.settings;
-  const bool full = livenps_combine_rows(reader->batch.combine) >= (size_t)settings->commit_max_cells;
+  const bool full = livenps_combine_full(reader->batch.combine, (size_t)settings->commit_max_cells);
   const bool nothing = livenps_batch_empty(&reader->batch);
   if (reader->batch.lane_count == 0 || now_ms < (nothing ? reader->idle_at_ms : reader->flush_at_ms)) {
     /* An early commit when a batch is full; but a batch that was refused as FULL keeps its pace. */
@@ -1097,7 +1097,7 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
       reader->config.quarantine ? livenps_quarantine_pending(reader->config.quarantine) : 0;
   reader->waiting_quarantine &= unacknowledged > 0;
   const bool full =
-      livenps_combine_rows(reader->batch.combine) >= (size_t)reader->config.settings->commit_max_cells ||
+      livenps_combine_full(reader->batch.combine, (size_t)reader->config.settings->commit_max_cells) ||
       unacknowledged >= QUARANTINE_MAX || reader->waiting_quarantine;
   const bool reading = !ahead(reader) && !reader->adopt && !reader->waiting_full && !full;
   /* Events of the group and of the handle; records come here only when a forward was lost, so they are taken as well. */

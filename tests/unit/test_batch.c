@@ -443,6 +443,61 @@ static void test_rows_equal_a_recount(void **state) {
   livenps_combine_free(NULL);
 }
 
+/* Counts beyond a byte and sums beyond 32 bits, in rows whose events come in turn, some of names too long for a key; asked for and lent in
+ * between. The recount has counters of its own. */
+static void test_rows_run_over(void **state) {
+  (void)state;
+  enum { NAMES = 7, EVENTS = 40000 };
+  static const char *const names[NAMES] = {
+      "a", "bcde", "0123456789abcdef", "0123456789abcdefg", "0123456789abcdefh", "", "xy"};
+  static const int firsts[] = {0, LIVENPS_SCORE, LIVENPS_CSAT, LIVENPS_CES}, least[] = {0, 0, 1, 1},
+                   many[] = {1, 11, 5, 7};
+  static int64_t expected[NAMES][LIVENPS_COUNTERS];
+  livenps_combine *combine = livenps_combine_new();
+  assert_false(livenps_combine_full(combine, 1));
+  srand(7);
+  for (int i = 0; i < EVENTS; i++) {
+    const int name = rand() % 4 ? 0 : rand() % NAMES, kind = rand() % 3;
+    livenps_event event = {.type = (livenps_type)kind, .score = -1, .time_ms = 5000 + rand() % 1000};
+    event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(names[name]);
+    expected[name][LIVENPS_INTERACTIONS + kind]++;
+    if (kind == LIVENPS_ANSWER) {
+      const int scale = 1 + rand() % 3;
+      event.scale = (livenps_scale)scale;
+      event.score = least[scale] + rand() % many[scale];
+      expected[name][firsts[scale] + event.score - least[scale]]++;
+      event.has_value = rand() % 2;
+      event.value = rand() % 9 ? rand() % 100000 - 30000 : (rand() % 2 ? 1 : -1) * 100000000000ll;
+      if (event.has_value && scale == LIVENPS_SCALE_NPS)
+        expected[name][LIVENPS_VALUE_PROMOTERS + (event.score >= 9   ? 0
+                                                  : event.score >= 7 ? 1
+                                                                     : 2)] += event.value;
+    }
+    livenps_combine_add(combine, &event);
+    if (i % 1000 == 0) {
+      entry = (livenps_entry){0};
+      livenps_combine_lend(combine, &entry);
+    }
+  }
+  assert_true(livenps_combine_full(combine, NAMES));
+  assert_false(livenps_combine_full(combine, NAMES + 1));
+  assert_int_equal(livenps_combine_rows(combine), NAMES);
+  for (int twice = 0; twice < 2; twice++) {
+    entry = (livenps_entry){0};
+    livenps_combine_lend(combine, &entry);
+    assert_int_equal(entry.row_count, NAMES);
+    for (size_t r = 0; r < NAMES; r++) {
+      int name = 0;
+      while (!livenps_text_equal(entry.cells[entry.rows[r].cell].dimensions[LIVENPS_TOUCHPOINT],
+                                 livenps_text_of(names[name])))
+        assert_true(++name < NAMES);
+      assert_int_equal(entry.rows[r].second, 5);
+      assert_memory_equal(entry.rows[r].counters.at, expected[name], sizeof expected[name]);
+    }
+  }
+  livenps_combine_free(combine);
+}
+
 /* "ab"+"c" and "a"+"bc", absent and empty: different cells. */
 static void test_cells_do_not_run_together(void **state) {
   (void)state;
@@ -503,6 +558,7 @@ static void test_every_name_is_its_own(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_name_is_its_own),
+      cmocka_unit_test(test_rows_run_over),
       cmocka_unit_test_setup_teardown(test_every_offset_once, begin, end),
       cmocka_unit_test_setup_teardown(test_first_jump_is_not_believed, begin, end),
       cmocka_unit_test_setup_teardown(test_jumps_that_move, begin, end),
