@@ -223,13 +223,18 @@ static void store_cell(livenps_combine *combine, const cell_key *key, const live
   }
   struct stored *stored = &combine->stored[combine->cell_count++];
   *stored = (struct stored){.key = *key, .offset = combine->names.length, .has_long = event != NULL};
-  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
-    char text[LIVENPS_SHORT];
-    const size_t length = key_length(key, d);
-    if (length <= LIVENPS_SHORT)
-      livenps_words_text(&key->words[2 * d], length, text);
-    livenps_buffer_add(&combine->names, length > LIVENPS_SHORT ? event->dimensions[d].at : text, length);
+  if (event) {
+    for (int d = 0; d < LIVENPS_DIMENSIONS; d++)
+      livenps_buffer_add(&combine->names, event->dimensions[d].at, key_length(key, d));
+    return;
   }
+  char texts[LIVENPS_DIMENSIONS * LIVENPS_SHORT];
+  size_t length = 0;
+  for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
+    livenps_words_text(&key->words[2 * d], key_length(key, d), texts + length);
+    length += key_length(key, d);
+  }
+  livenps_buffer_add(&combine->names, texts, length);
 }
 
 /* The cell, made if it is new. */

@@ -12,7 +12,8 @@
 #include <time.h>
 
 enum {
-  SERVE_MS = 20, /* one call serves records for at most that long, then the loop goes round */
+  SERVE_MS = 20,   /* one call serves records for at most that long, then the loop goes round */
+  LOOK_EVERY = 32, /* records: so often that is looked at */
   SETTLE_MS =
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
@@ -64,6 +65,7 @@ struct livenps_reader {
   int64_t flush_at_ms, idle_at_ms, kafka_commit_at_ms;
   bool kafka_commit_open; /* sent to Kafka, not answered yet */
   int64_t serve_until_ms;
+  uint64_t served;            /* messages */
   int64_t outage_since_ms;    /* 0: none */
   int64_t joining_since_ms;   /* no partitions were assigned yet; 0: told, or they were */
   int64_t settling_since_ms;  /* rejected records hold a commit up; 0: none do */
@@ -350,7 +352,7 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     take_headers(reader, message, &record);
     livenps_fate fate;
     livenps_reason reason;
-    livenps_where where = {0};
+    livenps_where where; /* a rejection fills it; it is too large to be emptied each time */
     if (livenps_batch_record(&reader->batch, lane, message->offset, &record, &fate, &reason, &where)) {
       reader->stats.records++;
       reader->stats.accepted += fate == LIVENPS_ACCEPTED;
@@ -360,8 +362,9 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
   }
   const bool full =
       livenps_combine_full(reader->batch.combine, (size_t)reader->config.settings->commit_max_cells);
-  if (full || reader->adopt || reader->waiting_quarantine || lane->reseek || ahead(reader) ||
-      livenps_monotonic_ms() >= reader->serve_until_ms)
+  /* A look at the clock costs as much as a tenth of a record. */
+  const bool late = ++reader->served % LOOK_EVERY == 0 && livenps_monotonic_ms() >= reader->serve_until_ms;
+  if (full || late || reader->adopt || reader->waiting_quarantine || lane->reseek || ahead(reader))
     rd_kafka_yield(reader->rk);
 }
 
