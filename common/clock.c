@@ -18,6 +18,12 @@ int64_t livenps_monotonic_ms(void) {
   return read_clock(CLOCK_MONOTONIC);
 }
 
+int64_t livenps_monotonic_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 enum { SECONDS_A_DAY = 86400 };
 static const int64_t first_ms = -62135596800000; /* 0001-01-01T00:00:00.000Z */
 static const int64_t last_ms = 253402300799999;  /* 9999-12-31T23:59:59.999Z */

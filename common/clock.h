@@ -8,6 +8,7 @@
 /* All times are milliseconds since 1970-01-01T00:00:00Z, UTC, unless a name says otherwise. */
 int64_t livenps_wall_ms(void); /* CLOCK_REALTIME: for log lines and the simulator only, never for counts */
 int64_t livenps_monotonic_ms(void); /* CLOCK_MONOTONIC: for intervals and time-outs */
+int64_t livenps_monotonic_us(void); /* for how long something takes that is shorter than a millisecond */
 
 /* RFC 3339: "2026-11-21T10:15:00.123Z", offsets +hh:mm, "t"/"z"/space accepted, fraction of any length cut to ms,
  * second 60 read as 59.999. Years 0001-9999. Pure. Returns 0 or -1. */

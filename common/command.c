@@ -341,6 +341,7 @@ static int check_file(const char *setting, const char *path, livenps_error *erro
 int livenps_command_check(const livenps_settings *settings, bool producer, livenps_error *error) {
   if (check_file("redis.password_file", settings->redis_password_file, error) != 0 ||
       check_file("board.token_file", settings->board_token_file, error) != 0 ||
+      check_file("metrics.token_file", settings->metrics_token_file, error) != 0 ||
       check_file("redis.ca_file", settings->redis_ca_file, error) != 0) {
     return -1;
   }
@@ -625,7 +626,7 @@ void livenps_command_man(const livenps_program *program, livenps_buffer *out) {
   man_text(
       out,
       "LIVENPS_CONFIG names the configuration file when --config is not given. LIVENPS_REDIS_PASSWORD is "
-      "Redis's password, LIVENPS_BOARD_TOKEN the board's token. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
+      "Redis's password, LIVENPS_BOARD_TOKEN the board's token, LIVENPS_METRICS_TOKEN that of /metrics. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
       "that begins with LIVENPS_ is an error, for it is most likely a mistake.");
   livenps_buffer_print(out, ".SH SIGNALS\n");
   man_text(out, program->signals);

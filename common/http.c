@@ -549,8 +549,9 @@ int livenps_http_open(livenps_http **out, const livenps_http_config *config, liv
   }
   int listener = listen_on(&address, size);
   if (listener < 0) {
-    return livenps_fail(error, LIVENPS_E_STARTUP, "%s.listen: cannot listen on %s: %s", config->name,
-                        config->listen, strerror(errno));
+    return livenps_fail(error, LIVENPS_E_STARTUP, "%s.listen: cannot listen on %s: %s%s", config->name,
+                        config->listen, strerror(errno),
+                        errno == EADDRINUSE ? " by another process: choose another port" : "");
   }
   livenps_http *http = livenps_alloc(sizeof *http);
   http->config = *config;

@@ -10,12 +10,30 @@ struct livenps_sender {
   livenps_delivered delivered;
   void *opaque;
   size_t pending;
+  livenps_metrics *metrics;
+  livenps_sender_metrics which;
 };
+
+void livenps_sender_measure(livenps_sender *sender, livenps_metrics *metrics,
+                            const livenps_sender_metrics *which) {
+  sender->metrics = metrics;
+  sender->which = *which;
+}
+
+static void measure_delivery(const livenps_sender *sender, const rd_kafka_message_t *message) {
+  livenps_metrics_add(sender->metrics, message->err ? sender->which.failed : sender->which.acknowledged, 0,
+                      1);
+  livenps_metrics_set(sender->metrics, sender->which.pending, 0, (int64_t)sender->pending);
+  if (!message->err)
+    livenps_metrics_observe(sender->metrics, sender->which.duration, rd_kafka_message_latency(message));
+}
 
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque) {
   (void)rk;
   livenps_sender *sender = opaque;
   sender->pending--;
+  if (sender->metrics)
+    measure_delivery(sender, message);
   if (sender->delivered)
     sender->delivered(sender->opaque, message->_private, message->err ? rd_kafka_err2str(message->err) : NULL,
                       message->partition, message->offset);
@@ -76,6 +94,11 @@ int livenps_sender_send(livenps_sender *sender, const char *topic, int32_t parti
     rd_kafka_error_t *refused = rd_kafka_produceva(sender->rk, arguments, copy ? 8 : 7);
     if (!refused) {
       sender->pending++;
+      if (sender->metrics) {
+        livenps_metrics_add(sender->metrics, sender->which.sent, 0, 1);
+        livenps_metrics_add(sender->metrics, sender->which.bytes, 0, (int64_t)value.length);
+        livenps_metrics_set(sender->metrics, sender->which.pending, 0, (int64_t)sender->pending);
+      }
       return 0;
     }
     if (copy)

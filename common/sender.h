@@ -3,6 +3,7 @@
 
 #include "event.h"
 #include "kafka.h"
+#include "metrics.h"
 
 /* Sends records so that each is either acknowledged by all replicas or reported: idempotent producer, acks=all, no time limit of
  * its own (a broker may be away for hours; the caller decides how long to wait). One thread. */
@@ -17,6 +18,16 @@ typedef void (*livenps_delivered)(void *opaque, void *record, const char *error,
 int livenps_sender_open(livenps_sender **out, const livenps_settings *settings, int largest,
                         livenps_delivered delivered, void *opaque, livenps_error *error);
 rd_kafka_t *livenps_sender_handle(livenps_sender *sender); /* for the questions of kafka.h */
+
+/* What a sender counts, by the metrics' indices. */
+typedef struct {
+  size_t sent, acknowledged, failed, bytes; /* counters */
+  size_t pending;                           /* a gauge */
+  size_t duration;                          /* a histogram: from the handing over to the acknowledgement */
+} livenps_sender_metrics;
+/* From now on it counts there. metrics: borrowed; may be NULL. */
+void livenps_sender_measure(livenps_sender *sender, livenps_metrics *metrics,
+                            const livenps_sender_metrics *which);
 
 /* Hands one record to librdkafka, copying it. While its queue is full this serves deliveries and waits, at most wait_ms (LOST then,
  * nothing was handed over). partition -1: by the key's hash (murmur2_random, as Java does). timestamp_ms 0: now. */

@@ -153,6 +153,10 @@ static int check_listen(const char *value, livenps_error *error) {
   return 0;
 }
 
+static int check_listen_or_none(const char *value, livenps_error *error) {
+  return *value ? check_listen(value, error) : 0;
+}
+
 static int check_host(const char *value, livenps_error *error) {
   return check_characters(value, 1, 253, error);
 }
@@ -292,6 +296,17 @@ static const livenps_setting table[] = {
      "other way."},
     {NULL, "board.hosts", LIVENPS_KIND_LIST, AT(board_hosts), "", 0, 0, "names of hosts, without a port",
      check_host, "Names under which browsers may ask the board, besides localhost and addresses."},
+
+    {"Metrics for Prometheus", "metrics.listen", LIVENPS_KIND_TEXT, AT(metrics_listen), "", 0, 0,
+     "nothing, or an address and a port, such as 127.0.0.1:9464 or [::1]:9464", check_listen_or_none,
+     "Where run and simulate serve /metrics, /healthz and /readyz; each process needs a port of its own. Addresses "
+     "that others can reach need a token. Not given: nowhere."},
+    {NULL, "metrics.token_file", LIVENPS_KIND_PATH, AT(metrics_token_file), "", 0, 0, "the path of a file",
+     NULL,
+     "A file whose first line is the token that /metrics asks for. LIVENPS_METRICS_TOKEN in the environment is the "
+     "other way."},
+    {NULL, "metrics.hosts", LIVENPS_KIND_LIST, AT(metrics_hosts), "", 0, 0, "names of hosts, without a port",
+     check_host, "Names under which Prometheus may ask, besides localhost and addresses."},
 };
 
 enum { TABLE_SIZE = sizeof table / sizeof table[0] };
@@ -1055,8 +1070,9 @@ static void environment_name(const char *path, char *out, size_t size) {
 
 static int set_from_environment(livenps_settings *settings, const char *name, const char *value,
                                 livenps_error *error) {
-  static const char *const others[] = {"LIVENPS_REDIS_PASSWORD", "LIVENPS_BOARD_TOKEN", "LIVENPS_VECTORS",
-                                       "LIVENPS_CACHE", "LIVENPS_CONFIG"};
+  static const char *const others[] = {"LIVENPS_REDIS_PASSWORD", "LIVENPS_BOARD_TOKEN",
+                                       "LIVENPS_METRICS_TOKEN",  "LIVENPS_VECTORS",
+                                       "LIVENPS_CACHE",          "LIVENPS_CONFIG"};
   static const char kafka[] = "LIVENPS_KAFKA_";
   char known[96], best[96] = "", shown[128];
   size_t best_distance = strlen(name) / 4;

@@ -86,6 +86,11 @@ typedef struct {
       board_token_file; /* board.token_file; or LIVENPS_BOARD_TOKEN in the environment, never on a command line */
   livenps_list board_hosts; /* board.hosts: names under which browsers may ask */
 
+  char *metrics_listen; /* metrics.listen "": no metrics are served */
+  char *
+      metrics_token_file; /* metrics.token_file; or LIVENPS_METRICS_TOKEN in the environment, never on a command line */
+  livenps_list metrics_hosts; /* metrics.hosts */
+
   /* Was it given? As long as not, trends and table.window follow rollups and windows. Kept by settings.c. */
   bool trends_given, table_window_given;
 } livenps_settings;
@@ -94,7 +99,7 @@ void livenps_settings_default(livenps_settings *settings);
 void livenps_settings_free(livenps_settings *settings);
 /* YAML file; unknown keys, wrong types and impossible values are errors "FILE:LINE: setting: what; allowed: ...". */
 int livenps_settings_file(livenps_settings *settings, const char *path, livenps_error *error);
-/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_BOARD_TOKEN, LIVENPS_VECTORS, LIVENPS_CACHE,
+/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_BOARD_TOKEN, LIVENPS_METRICS_TOKEN, LIVENPS_VECTORS, LIVENPS_CACHE,
  * LIVENPS_CONFIG. */
 int livenps_settings_environment(livenps_settings *settings, char **environment, livenps_error *error);
 /* "path=value" of --set. Lists are comma-separated. */

@@ -99,6 +99,10 @@ static void forget(livenps_aggregate *aggregate) {
   aggregate->writer_count = 0;
 }
 
+static void tally(livenps_aggregate *aggregate, livenps_monitor_metric metric, size_t which) {
+  livenps_metrics_add(livenps_monitor_metrics(aggregate->config.monitor), metric, which, 1);
+}
+
 static void free_aggregate(livenps_aggregate *aggregate) {
   forget(aggregate);
   livenps_publisher_close(aggregate->publisher);
@@ -160,6 +164,7 @@ int livenps_aggregate_open(livenps_aggregate **out, const livenps_aggregate_conf
                                                      .window_count = aggregate->window_count,
                                                      .rollups = aggregate->rollups,
                                                      .rollup_count = aggregate->rollup_count,
+                                                     .metrics = livenps_monitor_metrics(config->monitor),
                                                      .replay = config->replay});
   *out = aggregate;
   return 0;
@@ -191,6 +196,7 @@ static void lost_lease(livenps_aggregate *aggregate) {
   if (aggregate->held) {
     livenps_log(LIVENPS_WARN, "aggregate", "the lease of namespace %s went to another instance: standing by",
                 aggregate->settings->namespace_);
+    tally(aggregate, LIVENPS_M_RELOADS, LIVENPS_M_RELOAD_LEASE);
   }
   aggregate->held = false;
   forget(aggregate);
@@ -210,6 +216,7 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
   }
   if (taken) {
     aggregate->terms++;
+    tally(aggregate, LIVENPS_M_TERMS, 0);
     forget(aggregate);
   }
   if (taken || !aggregate->held) { /* whoever stood by, and has the lease back, says so */
@@ -221,6 +228,7 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
 
 /* During long work. Another holder in between makes held false, whether it still holds the lease or not: the caller drops the state. */
 static int renew(livenps_aggregate *aggregate, livenps_error *error) {
+  livenps_monitor_turn(aggregate->config.monitor, LIVENPS_M_AGGREGATOR);
   if (livenps_monotonic_ms() - aggregate->renewed_at_ms < aggregate->holder.lease_ms / 4) {
     return 0;
   }
@@ -247,15 +255,18 @@ static void obey(livenps_aggregate *aggregate, livenps_fence fence, const char *
   case LIVENPS_FENCE_LEASE: lost_lease(aggregate); break;
   case LIVENPS_FENCE_LINEAGE:
     livenps_log(LIVENPS_WARN, "aggregate", "%s: the namespace was begun anew: loading what is stored", doing);
+    tally(aggregate, LIVENPS_M_RELOADS, LIVENPS_M_RELOAD_LINEAGE);
     forget(aggregate);
     break;
   case LIVENPS_FENCE_GONE:
     livenps_log(LIVENPS_WARN, "aggregate",
                 "%s: the log no longer holds what was folded: loading what is stored", doing);
+    tally(aggregate, LIVENPS_M_RELOADS, LIVENPS_M_RELOAD_GONE);
     forget(aggregate);
     break;
   case LIVENPS_FENCE_BACKWARDS:
     livenps_log(LIVENPS_WARN, "aggregate", "%s: a later snapshot is stored: loading it", doing);
+    tally(aggregate, LIVENPS_M_RELOADS, LIVENPS_M_RELOAD_LATER);
     forget(aggregate);
     break;
   }
@@ -361,6 +372,7 @@ static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
   livenps_fence fence;
   /* Also after a failure the next try waits its turn: what stopped this one would stop that one. */
   aggregate->snapshot_at_ms = livenps_monotonic_ms();
+  const int64_t began_us = livenps_monotonic_us();
   if (write_chunks(aggregate, aggregate->state, &out, error) != 0) {
     return -1;
   }
@@ -373,6 +385,9 @@ static int snapshot(livenps_aggregate *aggregate, livenps_error *error) {
     return -1;
   }
   if (fence == LIVENPS_FENCE_OK) {
+    tally(aggregate, LIVENPS_M_SNAPSHOTS, LIVENPS_M_TO_REDIS);
+    livenps_metrics_observe(livenps_monitor_metrics(aggregate->config.monitor), LIVENPS_M_SNAPSHOT_TIME,
+                            livenps_monotonic_us() - began_us);
     livenps_state_saved(aggregate->state);
     adopt_chunks(aggregate, &out);
     offer(aggregate);
@@ -585,6 +600,7 @@ static int begin(livenps_aggregate *aggregate, const char *seen, bool better, li
   aggregate->snapshot_at_ms = livenps_monotonic_ms();
   livenps_publisher_reset(aggregate->publisher, "");
   tell_genesis(aggregate, position_count, &from.found);
+  tally(aggregate, LIVENPS_M_GENESES, from.found.ms ? LIVENPS_M_FROM_SNAPSHOT : LIVENPS_M_FROM_TOPIC);
   result = 0;
 done:
   for (size_t i = 0; i < position_count; i++) {
@@ -632,6 +648,7 @@ static int heal(livenps_aggregate *aggregate, livenps_error *error) {
     memcpy(seen, aggregate->holder.lineage, sizeof seen);
     livenps_log(LIVENPS_WARN, "aggregate",
                 "offsets were lost that a snapshot in Kafka may still count: looking for it");
+    tally(aggregate, LIVENPS_M_HEALS, 0);
     if (begin(aggregate, seen, true, &trouble) != 0) {
       if (trouble.code != LIVENPS_E_LOST || !aggregate->state) {
         return livenps_fail(error, trouble.code, "%s", trouble.text);
@@ -816,6 +833,7 @@ static void broken(livenps_aggregate *aggregate, const char *what) {
               "the log of namespace %s does not continue what was folded (%s): loading the snapshot",
               aggregate->settings->namespace_, what);
   aggregate->breaks++;
+  tally(aggregate, LIVENPS_M_RELOADS, LIVENPS_M_RELOAD_BROKEN);
   forget(aggregate);
 }
 
@@ -846,6 +864,7 @@ static int fold_entry(livenps_aggregate *aggregate, const livenps_logged *logged
   if (result == 0) {
     remember_writer(aggregate, entry.writer, logged->ms);
     aggregate->last = logged->id;
+    tally(aggregate, LIVENPS_M_ENTRIES, 0);
   }
   livenps_entry_free(&entry);
   if (result != 0) {
@@ -937,7 +956,7 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
                          .log_bytes = aggregate->log_bytes,
                          .log_max_bytes = livenps_redis_log_limit(aggregate->redis, aggregate->settings),
                          .finishing = finishing};
-  const int64_t began_ms = livenps_monotonic_ms();
+  const int64_t began_ms = livenps_monotonic_ms(), began_us = livenps_monotonic_us();
   pulse.total_known = aggregate->config.source.partitions(aggregate->config.source.opaque, &pulse.total);
   /* What is published covers everything folded, not only what the snapshot covers: a failover that loses the newest entries between
    * the reading and this must refuse it. */
@@ -945,6 +964,11 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
   holder.covered = aggregate->last;
   if (livenps_publisher_tick(aggregate->publisher, &holder, aggregate->state, &pulse, &fence, error) != 0) {
     return -1;
+  }
+  if (livenps_monitor_metrics(aggregate->config.monitor) && fence == LIVENPS_FENCE_OK) {
+    tally(aggregate, LIVENPS_M_PUBLISHES, 0);
+    livenps_metrics_observe(livenps_monitor_metrics(aggregate->config.monitor), LIVENPS_M_PUBLISH_TIME,
+                            livenps_monotonic_us() - began_us);
   }
   const int64_t ended_ms = livenps_monotonic_ms(), took_ms = ended_ms - began_ms;
   if (aggregate->config.paced && took_ms > aggregate->settings->tick_ms) {

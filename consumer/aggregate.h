@@ -1,6 +1,7 @@
 #ifndef LIVENPS_AGGREGATE_H
 #define LIVENPS_AGGREGATE_H
 
+#include "monitor.h"
 #include "state.h"
 
 typedef struct livenps_manifest livenps_manifest; /* manifest.h */
@@ -61,6 +62,7 @@ typedef struct {
   bool
       replay; /* the clock is the entries' clock, at most to_ms, and no view expires by silence of the writer's clock */
   int64_t to_ms;
+  livenps_monitor *monitor;  /* NULL: nobody wants to know */
   bool paced;                /* where very much changes all the time, publishing takes a quarter of it */
   const livenps_pair *extra; /* stored in meta at genesis */
   size_t extra_count;

@@ -54,6 +54,7 @@ typedef struct {
   /* The reader's own: the broker the last record came from (-1: none yet), and until when jumps are believed (0: not said yet). */
   int32_t broker;
   int64_t believed_until_ms;
+  int64_t caught_up_ms; /* when (monotonic) it was last seen to be read to its end; 0: never */
 } livenps_lane;
 
 typedef struct {

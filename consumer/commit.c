@@ -115,9 +115,11 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
     livenps_fail(error, LIVENPS_E_LOST, "another writer was here, or Redis lost commits: %s", detail);
     break;
   case LIVENPS_COMMIT_EMPTY:
+    commit->anew++;
     livenps_fail(error, LIVENPS_E_LOST, "the namespace is empty: Redis was flushed or replaced");
     break;
   case LIVENPS_COMMIT_LINEAGE:
+    commit->anew++;
     livenps_fail(error, LIVENPS_E_LOST, "the namespace was begun anew: %s", detail);
     break;
   case LIVENPS_COMMIT_CONFIG:

@@ -15,6 +15,7 @@ typedef struct {
   int64_t redis_at_ms; /* and when, by our monotonic clock, we were told */
   livenps_buffer payload;
   uint64_t commits, conflicts, lost, full;
+  uint64_t anew; /* refused: the namespace was flushed or begun anew */
 } livenps_commit;
 
 int livenps_commit_open(livenps_commit *commit, const livenps_settings *settings, const char *admit,

@@ -108,6 +108,60 @@ static void expire_health(livenps_publisher *publisher, const char *key) {
   }
 }
 
+/* The same numbers for Prometheus. */
+static void measure(const livenps_publisher *publisher, const livenps_state *state,
+                    const livenps_pulse *pulse, const livenps_wholeness *whole, const livenps_partition *sum,
+                    bool any_capped) {
+  livenps_metrics *metrics = publisher->config.metrics;
+  if (!metrics) {
+    return;
+  }
+  size_t count;
+  const livenps_partition *partitions = livenps_state_partitions(state, &count);
+  int64_t rejected = 0;
+  for (int r = 0; r < LIVENPS_REASONS; r++) {
+    livenps_metrics_set(metrics, LIVENPS_M_NS_REJECTED, (size_t)r, sum->rejected[r]);
+    rejected += sum->rejected[r];
+  }
+  const int64_t fates[] = {[LIVENPS_ACCEPTED] = sum->accepted,
+                           [LIVENPS_REJECTED] = rejected,
+                           [LIVENPS_LATE] = sum->late,
+                           [LIVENPS_DUPLICATE] = sum->duplicate,
+                           [LIVENPS_OUT_OF_RANGE] = sum->out_of_range};
+  for (size_t i = 0; i < sizeof fates / sizeof *fates; i++) {
+    livenps_metrics_set(metrics, LIVENPS_M_NS_RECORDS, i, fates[i]);
+  }
+  livenps_metrics_set(metrics, LIVENPS_M_COMPLETE, 0, whole->complete);
+  if (whole->low > 0) {
+    livenps_metrics_set(metrics, LIVENPS_M_LAG, 0, whole->lag);
+  } else {
+    livenps_metrics_forget(metrics, LIVENPS_M_LAG);
+  }
+  livenps_metrics_set(metrics, LIVENPS_M_CLOCK, 0, whole->clock);
+  livenps_metrics_set(metrics, LIVENPS_M_HOLES, 0, sum->holes);
+  livenps_metrics_set(metrics, LIVENPS_M_GAP, 0, sum->gap);
+  livenps_metrics_set(metrics, LIVENPS_M_INSTANCES, 0, pulse->instances);
+  livenps_metrics_set(metrics, LIVENPS_M_PARTITIONS, 0, (int64_t)count);
+  livenps_metrics_set(metrics, LIVENPS_M_CAPPED, 0, any_capped);
+  livenps_metrics_set(metrics, LIVENPS_M_LOG_BYTES, 0, pulse->log_bytes);
+  livenps_metrics_set(metrics, LIVENPS_M_LOG_MAX, 0, pulse->log_max_bytes);
+  livenps_metrics_set(metrics, LIVENPS_M_GENESIS, 0, pulse->genesis);
+  for (size_t r = 0; r < publisher->config.rollup_count; r++) {
+    bool capped;
+    livenps_metrics_set(metrics, LIVENPS_M_SERIES, r, (int64_t)livenps_state_series(state, r, &capped));
+  }
+  livenps_buffer lines = {0};
+  livenps_metrics_begin(metrics, LIVENPS_M_PARTITION_BEHIND, &lines);
+  for (size_t i = 0; i < count; i++) {
+    if (partitions[i].through_ms > 0) {
+      const int64_t behind = whole->clock - partitions[i].through_ms;
+      livenps_metrics_line(metrics, LIVENPS_M_PARTITION_BEHIND, &lines, partitions[i].topic,
+                           partitions[i].partition, behind > 0 ? behind : 0);
+    }
+  }
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_BEHIND, &lines);
+}
+
 void livenps_publish_health(livenps_publisher *publisher, const livenps_state *state,
                             const livenps_pulse *pulse, const livenps_wholeness *whole) {
   size_t count;
@@ -171,6 +225,7 @@ void livenps_publish_health(livenps_publisher *publisher, const livenps_state *s
   hash_number(&hash, "capped", any_capped);
   hash_end(&hash);
   expire_health(publisher, key.text);
+  measure(publisher, state, pulse, whole, &sum, any_capped);
 
   for (size_t w = 0; w < publisher->config.window_count; w++) {
     const livenps_window *window = &publisher->config.windows[w];
@@ -179,6 +234,8 @@ void livenps_publish_health(livenps_publisher *publisher, const livenps_state *s
     livenps_publish_key(publisher, &key, "health", window->name, NULL);
     hash = (hash_writer){.ops = &publisher->ops, .key = key.text};
     hash_number(&hash, "complete", whole->complete && since <= start);
+    livenps_metrics_set(publisher->config.metrics, LIVENPS_M_WINDOW_COMPLETE, w,
+                        whole->complete && since <= start);
     hash_number(&hash, "previous_complete", whole->complete && since <= start - window->length_ms);
     hash_number(&hash, "covered_since_ms", since);
     hash_end(&hash);

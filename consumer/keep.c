@@ -26,6 +26,7 @@ enum {
 struct livenps_keep {
   const livenps_settings *settings;
   livenps_keeper keeper;
+  livenps_metrics *metrics;
   char topic[250], admit[65];
   livenps_keys keys;
 
@@ -615,6 +616,7 @@ static int write_snapshot(livenps_keep *keep, livenps_manifest *manifest, livenp
   livenps_log(keep->own_count ? LIVENPS_DEBUG : LIVENPS_INFO, "keep",
               "a snapshot of genesis %" PRId64 " is kept in topic %s (%zu chunks, %zu of them new)",
               manifest->genesis, keep->topic, manifest->chunk_count, sent);
+  livenps_metrics_add(keep->metrics, LIVENPS_M_SNAPSHOTS, LIVENPS_M_TO_KAFKA, 1);
   livenps_manifest old = keep->own[OWN - 1];
   memmove(&keep->own[1], &keep->own[0], (OWN - 1) * sizeof *keep->own);
   keep->own[0] = *manifest;
@@ -786,9 +788,11 @@ int livenps_keep_open(livenps_keep **out, const livenps_settings *settings, cons
   return 0;
 }
 
-void livenps_keep_start(livenps_keep *keep) {
-  if (keep)
-    keep->started = pthread_create(&keep->thread, NULL, keep_thread, keep) == 0;
+void livenps_keep_start(livenps_keep *keep, livenps_metrics *metrics) {
+  if (!keep)
+    return;
+  keep->metrics = metrics;
+  keep->started = pthread_create(&keep->thread, NULL, keep_thread, keep) == 0;
 }
 
 void livenps_keep_close(livenps_keep *keep) {

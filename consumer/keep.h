@@ -20,7 +20,8 @@ typedef struct livenps_keep livenps_keep;
  * is one that would lose snapshots (not compacted, several partitions). */
 int livenps_keep_open(livenps_keep **out, const livenps_settings *settings, const char *admit_hash,
                       livenps_error *error);
-void livenps_keep_start(livenps_keep *keep); /* the thread */
+/* The thread. metrics: borrowed; may be NULL. */
+void livenps_keep_start(livenps_keep *keep, livenps_metrics *metrics);
 void livenps_keep_close(livenps_keep *keep);
 
 /* What the aggregator is given; borrowed, lives as long as keep. NULL for NULL. */

@@ -220,6 +220,7 @@ static int publish_view(void *opaque, const livenps_view *view) {
     fields |= (uint32_t)(texts.text[i][0] != 0) << i;
   }
   *view->note = fields | PUBLISHED;
+  livenps_metrics_add(publisher->config.metrics, LIVENPS_M_VIEWS, 0, 1);
 
   rank_view(publisher, view, texts.text[0], before);
   view_key(publisher, &key, publisher->config.rollups[view->rollup].name, view->id,
@@ -398,6 +399,7 @@ int livenps_publisher_tick(livenps_publisher *publisher, const livenps_holder *h
     }
     livenps_log(LIVENPS_WARN, "publish",
                 "the last publish is not the one left here: publishing everything again");
+    livenps_metrics_add(publisher->config.metrics, LIVENPS_M_REPUBLISHES, 0, 1);
   }
   publisher->error = NULL;
   publisher->holder = NULL;

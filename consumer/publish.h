@@ -1,6 +1,7 @@
 #ifndef LIVENPS_PUBLISH_H
 #define LIVENPS_PUBLISH_H
 
+#include "monitor.h"
 #include "scripts.h"
 #include "state.h"
 
@@ -16,7 +17,8 @@ typedef struct {
   size_t window_count;
   const livenps_rollup *rollups;
   size_t rollup_count;
-  bool replay; /* nothing expires: the result of a replay stays */
+  livenps_metrics *metrics; /* NULL: nobody wants to know */
+  bool replay;              /* nothing expires: the result of a replay stays */
 } livenps_publisher_config;
 
 /* What health shows beside the state. */

@@ -22,6 +22,7 @@ struct livenps_quarantine {
       most; /* bytes of a record's value, key and headers that the broker took so far; what is larger is cut */
   bool too_large; /* it refused one since the last settlement */
   size_t failed;
+  uint64_t written;
   char reason[160];
   livenps_header *headers;
   size_t header_capacity;
@@ -30,8 +31,10 @@ struct livenps_quarantine {
 static void delivered(void *opaque, void *record, const char *error, int32_t partition, int64_t offset) {
   (void)record, (void)partition, (void)offset;
   livenps_quarantine *quarantine = opaque;
-  if (!error)
+  if (!error) {
+    quarantine->written++;
     return;
+  }
   if (!quarantine->failed++)
     snprintf(quarantine->reason, sizeof quarantine->reason, "%s", error);
   if (!strcmp(error, rd_kafka_err2str(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)))
@@ -158,6 +161,10 @@ int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, in
 
 size_t livenps_quarantine_pending(const livenps_quarantine *quarantine) {
   return livenps_sender_pending(quarantine->sender);
+}
+
+uint64_t livenps_quarantine_written(const livenps_quarantine *quarantine) {
+  return quarantine->written;
 }
 
 int livenps_quarantine_settle(livenps_quarantine *quarantine, int wait_ms, livenps_error *error) {

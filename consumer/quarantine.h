@@ -19,6 +19,7 @@ int livenps_quarantine_put(livenps_quarantine *quarantine, const char *topic, in
                            int64_t offset, const livenps_record *record, livenps_reason reason,
                            const livenps_where *where, livenps_error *error);
 size_t livenps_quarantine_pending(const livenps_quarantine *quarantine);
+uint64_t livenps_quarantine_written(const livenps_quarantine *quarantine); /* acknowledged since the start */
 /* Serves acknowledgements for at most wait_ms: 1 when all is acknowledged, 0 when some are on their way, -1 when some never will be
  * (error says why): then what was read since the last commit must be read again. */
 int livenps_quarantine_settle(livenps_quarantine *quarantine, int wait_ms, livenps_error *error);

@@ -35,6 +35,7 @@ enum {
   JOINING_MS = 5000,   /* longer without partitions at the start is said in the log */
   BELIEVED_MS = 30000, /* so long after a hole was confirmed others in the partition are believed */
   LOOK_MS = 500,       /* at doubts and forwards */
+  MEASURE_MS = 250,    /* how often the monitor is told */
   VERIFY_MS =
       3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
   STEP_AGAIN_MS = 20,
@@ -70,7 +71,7 @@ struct livenps_reader {
   int64_t joining_since_ms;   /* no partitions were assigned yet; 0: told, or they were */
   int64_t settling_since_ms;  /* rejected records hold a commit up; 0: none do */
   int64_t verifying_since_ms; /* a check of the anchors does */
-  int64_t look_at_ms;
+  int64_t look_at_ms, measure_at_ms;
   uint64_t told_skips;
   bool waiting_full;
   bool waiting_quarantine; /* its producer had no room for a record: until all of it is acknowledged */
@@ -231,7 +232,7 @@ static void take_headers(livenps_reader *reader, const rd_kafka_message_t *messa
 static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, const livenps_record *record,
                    livenps_reason reason, const livenps_where *where) {
   static livenps_limit limit = {.interval_ms = 5000};
-  reader->stats.rejected++;
+  reader->stats.reasons[reason]++;
   livenps_log_limited(&limit, LIVENPS_WARN, "ingest", "%s offset %" PRId64 " rejected: %s: %s", lane->field,
                       offset, livenps_reason_name(reason), livenps_reason_text(reason));
   if (!reader->config.quarantine)
@@ -243,7 +244,7 @@ static void reject(livenps_reader *reader, livenps_lane *lane, int64_t offset, c
       /* Dropping the batch instead would send all of its rejected records again, fill the queue again, and so for ever. */
       livenps_batch_take_back(lane, offset, reason);
       reader->waiting_quarantine = true;
-      reader->stats.records--, reader->stats.rejected--;
+      reader->stats.records--, reader->stats.fates[LIVENPS_REJECTED]--, reader->stats.reasons[reason]--;
       return;
     }
     /* It is counted already and could not be handed over: the whole batch must be read again. */
@@ -355,7 +356,7 @@ static void on_message(rd_kafka_message_t *message, void *opaque) {
     livenps_where where; /* a rejection fills it; it is too large to be emptied each time */
     if (livenps_batch_record(&reader->batch, lane, message->offset, &record, &fate, &reason, &where)) {
       reader->stats.records++;
-      reader->stats.accepted += fate == LIVENPS_ACCEPTED;
+      reader->stats.fates[fate]++;
       if (fate == LIVENPS_REJECTED)
         reject(reader, lane, message->offset, &record, reason, &where);
     }
@@ -373,6 +374,78 @@ static void drop(livenps_reader *reader) {
   livenps_batch_drop(&reader->batch);
   reader->adopt = true;
   reader->adopt_at_ms = 0;
+}
+
+/* -- what others may know ----------------------------------------------------------------------------------------- */
+
+/* Of each partition: where it is read, how much more it has, and since when there was no more. Returns the longest of the latter. */
+static int64_t measure_lanes(livenps_reader *reader, livenps_metrics *metrics) {
+  livenps_buffer positions = {0}, lags = {0};
+  int64_t caught_up_ms = INT64_MAX;
+  livenps_metrics_begin(metrics, LIVENPS_M_PARTITION_POSITION, &positions);
+  livenps_metrics_begin(metrics, LIVENPS_M_PARTITION_LAG, &lags);
+  for (size_t i = 0; i < reader->batch.lane_count; i++) {
+    livenps_lane *lane = &reader->batch.lanes[i];
+    if (lane->high_asked_ms && lane->next >= lane->high)
+      lane->caught_up_ms = lane->high_asked_ms;
+    if (lane->caught_up_ms < caught_up_ms)
+      caught_up_ms = lane->caught_up_ms;
+    if (lane->next < 0)
+      continue;
+    livenps_metrics_line(metrics, LIVENPS_M_PARTITION_POSITION, &positions, lane->topic, lane->partition,
+                         lane->next);
+    if (lane->high_asked_ms)
+      livenps_metrics_line(metrics, LIVENPS_M_PARTITION_LAG, &lags, lane->topic, lane->partition,
+                           lane->high > lane->next ? lane->high - lane->next : 0);
+  }
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_POSITION, &positions);
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_LAG, &lags);
+  return caught_up_ms;
+}
+
+/* Says to the monitor what this thread has counted. Not for every record: these numbers are only looked at now and then. */
+static void measure(livenps_reader *reader) {
+  livenps_monitor *monitor = reader->config.monitor;
+  livenps_metrics *metrics = livenps_monitor_metrics(monitor);
+  const livenps_commit *commit = reader->config.commit;
+  if (!metrics || !commit)
+    return;
+  livenps_reader_stats stats;
+  livenps_reader_stats_get(reader, &stats);
+  /* What came out of the decoder and was refused for what it says. */
+  uint64_t decoded = stats.records - stats.rejected;
+  for (int i = 0; i < LIVENPS_REASONS; i++) {
+    livenps_metrics_set(metrics, LIVENPS_M_REJECTED, (size_t)i, (int64_t)stats.reasons[i]);
+    if (i == LIVENPS_REASON_FUTURE || i == LIVENPS_REASON_UNKNOWN_TOUCHPOINT ||
+        i == LIVENPS_REASON_NO_RECORD_TIME)
+      decoded += stats.reasons[i];
+  }
+  for (size_t i = 0; i < sizeof stats.fates / sizeof *stats.fates; i++)
+    livenps_metrics_set(metrics, LIVENPS_M_RECORDS, i, (int64_t)stats.fates[i]);
+  livenps_metrics_set(metrics, LIVENPS_M_CONSUMED, 0, (int64_t)stats.records);
+  livenps_metrics_set(metrics, LIVENPS_M_DECODED, 0, (int64_t)decoded);
+  if (reader->config.quarantine) {
+    const size_t pending = livenps_quarantine_pending(reader->config.quarantine);
+    livenps_metrics_set(metrics, LIVENPS_M_QUARANTINE_PENDING, 0, (int64_t)pending);
+    livenps_metrics_set(metrics, LIVENPS_M_QUARANTINED, 0,
+                        (int64_t)livenps_quarantine_written(reader->config.quarantine));
+  }
+  const uint64_t commits[] = {[LIVENPS_M_COMMIT_OK] = commit->commits,
+                              [LIVENPS_M_COMMIT_CONFLICT] = commit->conflicts,
+                              [LIVENPS_M_COMMIT_ANEW] = commit->anew,
+                              [LIVENPS_M_COMMIT_FULL] = commit->full,
+                              [LIVENPS_M_COMMIT_LOST] = commit->lost};
+  for (size_t i = 0; i < sizeof commits / sizeof *commits; i++)
+    livenps_metrics_set(metrics, LIVENPS_M_COMMITS, i, (int64_t)commits[i]);
+  livenps_metrics_set(metrics, LIVENPS_M_ADOPTIONS, 0, (int64_t)stats.adoptions);
+  livenps_metrics_set(metrics, LIVENPS_M_REBALANCES, 0, (int64_t)stats.rebalances);
+  livenps_metrics_set(metrics, LIVENPS_M_STRAYS, 0, (int64_t)stats.strays);
+  livenps_metrics_set(metrics, LIVENPS_M_REFETCHES, 0, (int64_t)stats.refetches);
+  livenps_metrics_set(metrics, LIVENPS_M_RESTARTS, 0, (int64_t)stats.restarts);
+  livenps_metrics_set(metrics, LIVENPS_M_ASSIGNED, 0, (int64_t)stats.lanes);
+  livenps_monitor_redis(monitor, LIVENPS_M_READER, !reader->outage_since_ms);
+  livenps_monitor_reading(monitor, reader->assigned && !reader->adopt, measure_lanes(reader, metrics));
+  livenps_monitor_turn(monitor, LIVENPS_M_READER);
 }
 
 /* -- positions ---------------------------------------------------------------------------------------------------- */
@@ -496,6 +569,7 @@ static bool try_adopt(livenps_reader *reader) {
   }
   for (size_t i = 0; i < reader->batch.lane_count; i++)
     want_check(&reader->batch.lanes[i]);
+  reader->stats.adoptions++;
   reader->verifying_since_ms = 0;
   /* Positions can be read where nothing can be written (Redis out of memory): only a commit ends an outage and its back-off. */
   if (!reader->config.commit)
@@ -512,6 +586,7 @@ static bool adopt_or_wait(livenps_reader *reader) {
   while (!livenps_stop && !reader->stopping && !reader->fatal.code) {
     if (try_adopt(reader))
       return true;
+    measure(reader);
     wait_ms(reader->backoff_ms);
   }
   return false;
@@ -543,6 +618,7 @@ static void restart(livenps_reader *reader, livenps_lane *lane, livenps_verdict 
               "%s: %s: reading on from offset %" PRId64 " instead of %" PRId64 ", incarnation %" PRId64
               "; windows that it falls in are not complete%s",
               lane->field, what, offset, lane->next, lane->stored.incarnation + 1, twice);
+  reader->stats.restarts++;
   livenps_batch_restart(&reader->batch, lane, offset, keep_root, redis_ms(reader));
 }
 
@@ -785,8 +861,15 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     }
     reader->settling_since_ms = 0;
   }
-  switch (livenps_commit_flush(reader->config.commit, &reader->batch, error)) {
+  livenps_metrics *metrics = livenps_monitor_metrics(reader->config.monitor);
+  const size_t rows = livenps_combine_rows(reader->batch.combine);
+  const int64_t began_us = metrics ? livenps_monotonic_us() : 0;
+  const livenps_committing result = livenps_commit_flush(reader->config.commit, &reader->batch, error);
+  if (metrics)
+    livenps_metrics_observe(metrics, LIVENPS_M_COMMIT_TIME, livenps_monotonic_us() - began_us);
+  switch (result) {
   case LIVENPS_COMMITTED:
+    livenps_metrics_add(metrics, LIVENPS_M_ROWS, 0, (int64_t)rows);
     reader->waiting_full = false;
     outage_over(reader);
     return 0;
@@ -1140,6 +1223,10 @@ int livenps_reader_step(livenps_reader *reader, int wait, livenps_error *error) 
     commit_to_kafka(reader);
     reader->kafka_commit_at_ms = livenps_monotonic_ms() + KAFKA_COMMIT_MS;
   }
+  if (livenps_monotonic_ms() >= reader->measure_at_ms) {
+    measure(reader);
+    reader->measure_at_ms = livenps_monotonic_ms() + MEASURE_MS;
+  }
   if (reader->fenced && !livenps_stop)
     join_anew(reader);
   if (!reader->fatal.code)
@@ -1158,6 +1245,8 @@ bool livenps_reader_done(const livenps_reader *reader) {
 
 void livenps_reader_stats_get(const livenps_reader *reader, livenps_reader_stats *stats) {
   *stats = reader->stats;
+  stats->accepted = stats->fates[LIVENPS_ACCEPTED];
+  stats->rejected = stats->fates[LIVENPS_REJECTED];
   stats->strays = reader->batch.strays;
   stats->refetches = reader->batch.refetches;
   stats->clock_ms = newest_clock(reader);

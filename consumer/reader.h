@@ -2,6 +2,7 @@
 #define LIVENPS_READER_H
 
 #include "commit.h"
+#include "monitor.h"
 #include "quarantine.h"
 #include "watch.h"
 
@@ -16,7 +17,8 @@ typedef struct {
   livenps_watch *watch;
   livenps_commit *commit; /* NULL in a dry run: nothing is committed, see sink */
   livenps_quarantine
-      *quarantine; /* NULL: rejected records are counted only (replay: live has quarantined them) */
+      *quarantine;          /* NULL: rejected records are counted only (replay: live has quarantined them) */
+  livenps_monitor *monitor; /* NULL: nobody wants to know */
   /* In a dry run each batch goes here instead of Redis. */
   int (*sink)(void *opaque, const livenps_entry *entry, livenps_error *error);
   void *opaque;
@@ -48,6 +50,9 @@ bool livenps_reader_done(
 
 typedef struct {
   uint64_t records, accepted, rejected, strays, rebalances;
+  uint64_t fates[LIVENPS_OUT_OF_RANGE + 1], reasons[LIVENPS_REASONS]; /* the same, one by one */
+  uint64_t adoptions;                                                 /* of positions */
+  uint64_t restarts;  /* of partitions whose offsets mean other records now */
   uint64_t refetches; /* jumps of offsets that were read a second time before they were believed */
   int64_t clock_ms;   /* newest min(event time, record timestamp) read, LIVENPS_NO_CLOCK before */
   int64_t left;       /* assign: offsets still to read */

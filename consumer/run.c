@@ -7,6 +7,7 @@
 #include "aggregate.h"
 #include "commands.h"
 #include "keep.h"
+#include "monitor.h"
 #include "reader.h"
 
 #include <pthread.h>
@@ -49,8 +50,10 @@ static void *aggregator_thread(void *opaque) {
     livenps_pulse_end();
     return NULL;
   }
+  livenps_monitor *monitor = self->config.monitor;
   int64_t due_ms = livenps_monotonic_ms(), backoff_ms = 0, outage_since_ms = 0;
   while (!self->stop) {
+    livenps_monitor_turn(monitor, LIVENPS_M_AGGREGATOR);
     const int64_t now_ms = livenps_monotonic_ms();
     livenps_pulse();
     if (now_ms < due_ms) {
@@ -63,6 +66,11 @@ static void *aggregator_thread(void *opaque) {
         livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s",
                     (double)(now_ms - outage_since_ms) / 1000.0);
       outage_since_ms = backoff_ms = 0;
+      livenps_monitor_redis(monitor, LIVENPS_M_AGGREGATOR, true);
+      if (livenps_aggregate_active(aggregate))
+        livenps_metrics_set(livenps_monitor_metrics(monitor), LIVENPS_M_ACTIVE, 0, 1);
+      else
+        livenps_monitor_standby(monitor);
       due_ms = now_ms + settings->tick_ms;
       continue;
     }
@@ -75,6 +83,8 @@ static void *aggregator_thread(void *opaque) {
       outage_since_ms = now_ms;
       livenps_log(LIVENPS_WARN, "aggregate", "%s", error.text);
     }
+    livenps_monitor_redis(monitor, LIVENPS_M_AGGREGATOR, false);
+    livenps_monitor_standby(monitor); /* whoever cannot reach Redis does not know either */
     backoff_ms = backoff_ms ? backoff_ms * 2 : settings->tick_ms;
     if (backoff_ms > settings->redis_backoff_max_ms)
       backoff_ms = settings->redis_backoff_max_ms;
@@ -143,6 +153,7 @@ int livenps_run(const livenps_settings *settings) {
   livenps_commit commit = {0};
   livenps_quarantine *quarantine = NULL;
   livenps_reader *reader = NULL;
+  livenps_monitor *monitor = NULL;
   aggregating aggregator = {0};
   bool started = false;
   char writer[65];
@@ -154,6 +165,8 @@ int livenps_run(const livenps_settings *settings) {
   if (livenps_rules_open(&rules, settings, NULL, &error))
     goto end;
   writer_name(settings, writer);
+  if (livenps_monitor_open(&monitor, settings, &error))
+    goto end;
   /* Kafka first: a wrong property is told at once, without waiting for Redis. */
   if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) ||
       livenps_watch_open(&watch, settings, &error) || reach_redis(commit.redis, settings, &error) ||
@@ -162,13 +175,14 @@ int livenps_run(const livenps_settings *settings) {
     goto end;
   livenps_quarantine_prepare(quarantine, settings);
   livenps_watch_start(watch, true);
-  livenps_keep_start(keep);
+  livenps_keep_start(keep, livenps_monitor_metrics(monitor));
 
   aggregator.config =
       (livenps_aggregate_config){.settings = settings,
                                  .instance = writer,
                                  .source = {livenps_watch_beginnings, livenps_watch_partitions, watch},
                                  .keeper = livenps_keep_keeper(keep),
+                                 .monitor = monitor,
                                  .paced = true};
   memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
   started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
@@ -178,7 +192,8 @@ int livenps_run(const livenps_settings *settings) {
                                         .mappings = (const livenps_mapping *const *)rules.mappings,
                                         .watch = watch,
                                         .commit = &commit,
-                                        .quarantine = quarantine};
+                                        .quarantine = quarantine,
+                                        .monitor = monitor};
   if (livenps_reader_open(&reader, &config, &error) || livenps_reader_subscribe(reader, &error))
     goto end;
   livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer,
@@ -213,6 +228,7 @@ end:
   if (!error.code && aggregator.lost)
     livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
   livenps_keep_close(keep);
+  livenps_monitor_close(monitor);
   livenps_quarantine_close(quarantine);
   livenps_watch_close(watch);
   livenps_commit_close(&commit);

@@ -4,6 +4,7 @@
 #include "encode.h"
 #include "generate.h"
 #include "history.h"
+#include "producer_metrics.h"
 #include "truth.h"
 
 #include "common/clock.h"
@@ -30,6 +31,8 @@ typedef struct {
   livenps_generator *generator;
   livenps_sender *sender; /* NULL in a dry run */
   livenps_truth *truth;   /* NULL without --truth */
+  livenps_metrics *metrics;
+  livenps_exporter *exporter; /* NULL where nobody wants to know */
   livenps_buffer line;
   int64_t bytes_per_s; /* 0: no limit */
   int64_t until_ms;    /* history without --count ends here */
@@ -179,6 +182,7 @@ static int connect_to(simulated_run *simulation, const livenps_settings *setting
   const livenps_simulate_options *options = simulation->options;
   if (livenps_sender_open(&simulation->sender, settings, 0, on_delivered, simulation, error))
     return -1;
+  livenps_producer_measure(simulation->sender, simulation->metrics);
   rd_kafka_t *rk = livenps_sender_handle(simulation->sender);
   if (livenps_kafka_reach(rk, settings, (int)settings->startup_timeout_ms, error))
     return -1;
@@ -235,6 +239,10 @@ int livenps_simulate(const livenps_settings *settings, const livenps_simulate_op
   if (options->truth && livenps_truth_open(&simulation.truth, options->truth, simulation.generator, &error))
     goto out;
   if (!options->dry_run) {
+    livenps_producer_metrics(&simulation.metrics);
+    const livenps_exported exported = {.metrics = simulation.metrics};
+    if (livenps_exporter_open(&simulation.exporter, settings, &exported, &error))
+      goto out;
     if (connect_to(&simulation, settings, &generator_options, &error))
       goto out;
     if (simulation.bytes_per_s)
@@ -270,6 +278,8 @@ out:
     livenps_log(LIVENPS_ERROR, "simulate", "%s", error.text);
   /* The sender first: closing reports what is still pending, and the truth takes note. */
   livenps_sender_close(simulation.sender);
+  livenps_exporter_close(simulation.exporter);
+  livenps_metrics_close(simulation.metrics);
   livenps_truth_close(simulation.truth);
   livenps_generator_close(simulation.generator);
   livenps_buffer_free(&simulation.line);

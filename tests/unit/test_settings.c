@@ -455,6 +455,7 @@ static void test_every_setting_everywhere(void **state) {
     livenps_settings_default(&settings);
     const char *value = table[i].fallback[0]                 ? table[i].fallback
                         : table[i].kind == LIVENPS_KIND_PATH ? "/x"
+                        : strstr(table[i].path, ".listen")   ? "127.0.0.1:1"
                                                              : "x";
     snprintf(text, sizeof text, "%s=%s", table[i].path, value);
     assert_int_equal(livenps_settings_set(&settings, text, &error), 0);
