@@ -8,14 +8,13 @@
 /* Serves what a process says of itself, on a thread of its own:
  *
  *   GET /metrics   for Prometheus; with a token, where one is set
- *   GET /healthz   200 "ok", or 503 and what stands still: for whoever restarts processes
+ *   GET /healthz   200 "ok", or 503 and which thread stands still (pulse.h): for whoever restarts processes
  *   GET /readyz    200 "ready", or 503 and what is missing: for whoever waits before the next step  */
 typedef struct livenps_exporter livenps_exporter;
 
-/* What is asked, from the exporter's thread. healthy and ready append lines to why and return false, or return true; NULL: always. */
+/* What is asked, from the exporter's thread. ready returns true, or false and has appended lines to why; NULL: always. */
 typedef struct {
   livenps_metrics *metrics;
-  bool (*healthy)(void *opaque, livenps_buffer *why);
   bool (*ready)(void *opaque, livenps_buffer *why);
   void *opaque;
 } livenps_exported;

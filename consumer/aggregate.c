@@ -228,7 +228,6 @@ static int take_lease(livenps_aggregate *aggregate, livenps_error *error) {
 
 /* During long work. Another holder in between makes held false, whether it still holds the lease or not: the caller drops the state. */
 static int renew(livenps_aggregate *aggregate, livenps_error *error) {
-  livenps_monitor_turn(aggregate->config.monitor, LIVENPS_M_AGGREGATOR);
   if (livenps_monotonic_ms() - aggregate->renewed_at_ms < aggregate->holder.lease_ms / 4) {
     return 0;
   }

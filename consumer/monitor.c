@@ -33,7 +33,6 @@ static const char *const connections[] = {"commit", "aggregate"};
 static const char *const reloads[] = {"lease", "broken", "gone", "lineage", "later"};
 static const char *const origins[] = {"topic", "snapshot"};
 static const char *const stores[] = {"redis", "kafka"};
-static const char *const threads[] = {"reader", "aggregator"};
 
 struct livenps_monitor {
   const livenps_settings *settings;
@@ -43,8 +42,7 @@ struct livenps_monitor {
   const char *reasons[LIVENPS_REASONS];
   livenps_window *windows;
   const char **window_names;
-  _Atomic int64_t turn_ms[LIVENPS_M_THREADS];
-  atomic_bool down[LIVENPS_M_THREADS]; /* Redis, for that thread */
+  atomic_bool down[LIVENPS_M_CONNECTIONS]; /* Redis */
   atomic_bool assigned;
   _Atomic int64_t caught_up_ms;
 };
@@ -88,21 +86,7 @@ static void take_table(livenps_monitor *monitor) {
   }
 }
 
-/* ---- healthy? ready? ------------------------------------------------------------------------------------------------ */
-
-static bool healthy(void *opaque, livenps_buffer *why) {
-  livenps_monitor *monitor = opaque;
-  bool well = true;
-  for (int i = 0; i < LIVENPS_M_THREADS; i++) {
-    const int64_t still_ms = livenps_monotonic_ms() - monitor->turn_ms[i];
-    if (still_ms > STILL_MS) {
-      livenps_buffer_print(why, "the %s's thread has not moved for %" PRId64 " s\n", threads[i],
-                           still_ms / 1000);
-      well = false;
-    }
-  }
-  return well;
-}
+/* ---- ready? --------------------------------------------------------------------------------------------------------- */
 
 static bool ready(void *opaque, livenps_buffer *why) {
   livenps_monitor *monitor = opaque;
@@ -112,7 +96,7 @@ static bool ready(void *opaque, livenps_buffer *why) {
                          "the group has not given out partitions yet, or their positions are not known\n");
     well = false;
   }
-  for (int i = 0; i < LIVENPS_M_THREADS; i++) {
+  for (int i = 0; i < LIVENPS_M_CONNECTIONS; i++) {
     if (monitor->down[i]) {
       livenps_buffer_print(why, "Redis is away, or refuses what is written (%s)\n", connections[i]);
       well = false;
@@ -145,14 +129,12 @@ int livenps_monitor_open(livenps_monitor **out, const livenps_settings *settings
     livenps_window_parse(settings->windows.at[i], &monitor->windows[i], NULL);
     monitor->window_names[i] = monitor->windows[i].name;
   }
-  for (int i = 0; i < LIVENPS_M_THREADS; i++) {
-    monitor->turn_ms[i] = livenps_monotonic_ms();
+  for (int i = 0; i < LIVENPS_M_CONNECTIONS; i++) {
     monitor->down[i] = true;
   }
   take_table(monitor);
   livenps_metrics_open(&monitor->metrics, monitor->table, LIVENPS_M_COUNT, settings->namespace_);
-  const livenps_exported exported = {
-      .metrics = monitor->metrics, .healthy = healthy, .ready = ready, .opaque = monitor};
+  const livenps_exported exported = {.metrics = monitor->metrics, .ready = ready, .opaque = monitor};
   if (livenps_exporter_open(&monitor->exporter, settings, &exported, error) != 0) {
     livenps_monitor_close(monitor);
     return -1;
@@ -178,16 +160,10 @@ livenps_metrics *livenps_monitor_metrics(livenps_monitor *monitor) {
 
 /* ---- what the threads say ------------------------------------------------------------------------------------------- */
 
-void livenps_monitor_turn(livenps_monitor *monitor, livenps_monitor_thread thread) {
+void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_connection connection, bool up) {
   if (monitor) {
-    monitor->turn_ms[thread] = livenps_monotonic_ms();
-  }
-}
-
-void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_thread thread, bool up) {
-  if (monitor) {
-    monitor->down[thread] = !up;
-    livenps_metrics_set(monitor->metrics, LIVENPS_M_REDIS_UP, thread, up);
+    monitor->down[connection] = !up;
+    livenps_metrics_set(monitor->metrics, LIVENPS_M_REDIS_UP, connection, up);
   }
 }
 

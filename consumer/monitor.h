@@ -5,7 +5,7 @@
 #include "../common/metrics.h"
 #include "../common/settings.h"
 
-/* What an instance says of itself (docs/metrics.md): its metrics, whether its threads move, and whether it has caught up. The threads
+/* What an instance says of itself (docs/metrics.md): its metrics, and whether it has caught up. The threads
  * write numbers here, and the exporter's thread reads them; nobody waits. NULL is legal everywhere: nobody wants to know. */
 typedef struct livenps_monitor livenps_monitor;
 
@@ -121,17 +121,19 @@ typedef enum {
 } livenps_monitor_reload;
 typedef enum { LIVENPS_M_FROM_TOPIC, LIVENPS_M_FROM_SNAPSHOT } livenps_monitor_origin;
 typedef enum { LIVENPS_M_TO_REDIS, LIVENPS_M_TO_KAFKA } livenps_monitor_store;
-typedef enum { LIVENPS_M_READER, LIVENPS_M_AGGREGATOR, LIVENPS_M_THREADS } livenps_monitor_thread;
+typedef enum {
+  LIVENPS_M_BY_COMMIT,
+  LIVENPS_M_BY_AGGREGATE,
+  LIVENPS_M_CONNECTIONS
+} livenps_monitor_connection;
 
 /* *out is NULL where metrics.listen is empty. USAGE, STARTUP: it cannot be served there. settings are borrowed. */
 int livenps_monitor_open(livenps_monitor **out, const livenps_settings *settings, livenps_error *error);
 void livenps_monitor_close(livenps_monitor *monitor); /* first the threads that write */
 livenps_metrics *livenps_monitor_metrics(livenps_monitor *monitor);
 
-/* A thread moves. Within MONITOR_STILL (monitor.c) it must say so again, else the instance is not healthy. */
-void livenps_monitor_turn(livenps_monitor *monitor, livenps_monitor_thread thread);
-/* Whether the thread could use Redis when it last tried. */
-void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_thread thread, bool up);
+/* Whether Redis could be used when it was last tried. */
+void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_connection connection, bool up);
 
 /* The reader: whether the group has given it partitions (or none), and they may be read; since when all of them were last seen read to
  * their ends (monotonic; INT64_MAX where there are none). */

@@ -443,9 +443,8 @@ static void measure(livenps_reader *reader) {
   livenps_metrics_set(metrics, LIVENPS_M_REFETCHES, 0, (int64_t)stats.refetches);
   livenps_metrics_set(metrics, LIVENPS_M_RESTARTS, 0, (int64_t)stats.restarts);
   livenps_metrics_set(metrics, LIVENPS_M_ASSIGNED, 0, (int64_t)stats.lanes);
-  livenps_monitor_redis(monitor, LIVENPS_M_READER, !reader->outage_since_ms);
+  livenps_monitor_redis(monitor, LIVENPS_M_BY_COMMIT, !reader->outage_since_ms);
   livenps_monitor_reading(monitor, reader->assigned && !reader->adopt, measure_lanes(reader, metrics));
-  livenps_monitor_turn(monitor, LIVENPS_M_READER);
 }
 
 /* -- positions ---------------------------------------------------------------------------------------------------- */

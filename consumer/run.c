@@ -53,7 +53,6 @@ static void *aggregator_thread(void *opaque) {
   livenps_monitor *monitor = self->config.monitor;
   int64_t due_ms = livenps_monotonic_ms(), backoff_ms = 0, outage_since_ms = 0;
   while (!self->stop) {
-    livenps_monitor_turn(monitor, LIVENPS_M_AGGREGATOR);
     const int64_t now_ms = livenps_monotonic_ms();
     livenps_pulse();
     if (now_ms < due_ms) {
@@ -66,7 +65,7 @@ static void *aggregator_thread(void *opaque) {
         livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s",
                     (double)(now_ms - outage_since_ms) / 1000.0);
       outage_since_ms = backoff_ms = 0;
-      livenps_monitor_redis(monitor, LIVENPS_M_AGGREGATOR, true);
+      livenps_monitor_redis(monitor, LIVENPS_M_BY_AGGREGATE, true);
       if (livenps_aggregate_active(aggregate))
         livenps_metrics_set(livenps_monitor_metrics(monitor), LIVENPS_M_ACTIVE, 0, 1);
       else
@@ -83,7 +82,7 @@ static void *aggregator_thread(void *opaque) {
       outage_since_ms = now_ms;
       livenps_log(LIVENPS_WARN, "aggregate", "%s", error.text);
     }
-    livenps_monitor_redis(monitor, LIVENPS_M_AGGREGATOR, false);
+    livenps_monitor_redis(monitor, LIVENPS_M_BY_AGGREGATE, false);
     livenps_monitor_standby(monitor); /* whoever cannot reach Redis does not know either */
     backoff_ms = backoff_ms ? backoff_ms * 2 : settings->tick_ms;
     if (backoff_ms > settings->redis_backoff_max_ms)
