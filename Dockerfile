@@ -1,18 +1,24 @@
-# The two programs in a small image; the consumer by default.
+# Both programs in a small image, as a user that is not root; the consumer by default.
 #   docker build -t livenps . && docker run livenps --help
-FROM debian:13-slim AS build
-COPY tests/install /src/tests/install
-RUN /src/tests/install build && rm -rf /var/lib/apt/lists/*
-COPY . /src
-RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF \
- && cmake --build /build && DESTDIR=/out cmake --install /build --prefix /usr --strip
+# The base is pinned; SOURCE_DATE_EPOCH (seconds since 1970) makes the package in it the same from the same sources. What
+# apt installs is what Debian 13 has on that day.
+ARG BASE=debian:13.1-slim
 
-FROM debian:13-slim
-RUN apt-get update -q \
- && apt-get install -q -y --no-install-recommends librdkafka1 libhiredis1.1.0 libjansson4 libyaml-0-2 libssl3t64 zlib1g libjemalloc2 libmicrohttpd12t64 \
-      ca-certificates \
- && rm -rf /var/lib/apt/lists/* && useradd --system --no-create-home --uid 10001 livenps
-COPY --from=build /out/usr /usr
-USER livenps
+FROM ${BASE} AS build
+COPY tests/install /src/tests/install
+RUN apt-get update -q && apt-get install -q -y --no-install-recommends dpkg-dev file \
+ && /src/tests/install build && rm -rf /var/lib/apt/lists/*
+COPY . /src
+ARG SOURCE_DATE_EPOCH=0
+RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF \
+ && cmake --build /build && cpack --config /build/CPackConfig.cmake -B /package && mv /package/livenps_*.deb /livenps.deb
+
+FROM ${BASE}
+# The package knows which libraries it needs. What apt leaves behind differs from day to day.
+COPY --from=build /livenps.deb /tmp/livenps.deb
+RUN apt-get update -q && apt-get install -q -y --no-install-recommends /tmp/livenps.deb ca-certificates \
+ && rm -rf /tmp/livenps.deb /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/cache/debconf/*-old /var/log/* \
+ && useradd --uid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin livenps
+USER 10001
 ENTRYPOINT ["livenps-consumer"]
 CMD ["run"]

@@ -57,7 +57,7 @@ def test_debian13(tmp_path):
         print(system.stdout[-400:])
         assert passed(system) > 5
         # Its own package, with the names that libraries have there.
-        shown = inside(folder, "cpack --config build/release/CPackConfig.cmake -B /tmp/package >/tmp/log 2>&1 && "
+        shown = inside(folder, "(apt-get -q -y install --no-install-recommends dpkg-dev file && cpack --config build/release/CPackConfig.cmake -B /tmp/package) >/tmp/log 2>&1 && "
                        "apt-get -q -y install /tmp/package/*.deb >>/tmp/log 2>&1 && livenps-consumer --version || tail -n 30 /tmp/log")
         assert "TLS to Redis: yes" in shown.stdout, shown.stdout
     finally:

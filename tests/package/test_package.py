@@ -114,6 +114,16 @@ def test_completion(tree):
     assert complete(tree, "livenps-consumer", "run", "--set", "commit.int") == ["commit.interval="]
 
 
+def test_compose_file():
+    """docker-compose.yml by its own parser; tests/system/test_compose.py runs what it says."""
+    if not shutil.which("docker-compose"):
+        pytest.skip("docker-compose is not installed (tests/install package)")
+    found = subprocess.run(["docker-compose", "-f", os.path.join(cluster.ROOT, "docker-compose.yml"), "config", "--services"],
+                           capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert {"kafka", "redis", "consumer-1", "consumer-2", "simulator", "board", "prometheus"} <= set(found.stdout.split())
+
+
 @pytest.fixture(scope="module")
 def root(world, deb, tmp_path_factory):
     """A clean root of this Debian, booted, with the package beside it."""
