@@ -4,11 +4,15 @@ what the dashboards and alerts of config/ ask."""
 import datetime
 import http.client
 import json
+import math
 import os
 import re
+import shlex
 import subprocess
+import urllib.parse
 
 import pytest
+import yaml
 
 import cluster
 from cluster import ROOT, wait_for
@@ -45,8 +49,12 @@ def sample(found, name, **labels):
     return sum(value for pairs, value in found.get(name, {}).items() if set(labels.items()) <= set(pairs))
 
 
+CONFIG = os.path.join(ROOT, "config")
+GRAFANA = os.path.join(CONFIG, "grafana")
+
+
 class Live:
-    """An instance that aggregates, one that stands by, a simulator, all with metrics."""
+    """An instance that aggregates, one that stands by, a simulator, all with metrics, and a Prometheus that reads them."""
 
     def __init__(self, world):
         self.world = world
@@ -66,8 +74,34 @@ class Live:
         self.simulator = cluster.Program(world, name, cluster.PREFIX + [cluster.PRODUCER, "simulate", "--topic", self.topic, "--rate", "100"],
                                          cluster.environment({"kafka.bootstrap.servers": world.kafka.bootstrap,
                                                               "metrics.listen": "127.0.0.1:%d" % self.producer_port}))
+        self.prometheus_port = cluster.free_port()
+        self.prometheus = self.start_prometheus()
         wait_for(lambda: sample(metrics(self.port), "livenps_namespace_records_total", fate="accepted") > 300, 60, "300 events are counted")
         wait_for(lambda: sample(metrics(self.port), "livenps_namespace_records_rejected_total") == 3, 30, "the bad ones are rejected")
+
+    def start_prometheus(self):
+        """With the configuration that is shipped, only faster, and with the targets of this test."""
+        with open(os.path.join(CONFIG, "prometheus", "prometheus.yml"), encoding="utf-8") as f:
+            config = yaml.safe_load(f)
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [os.path.join(CONFIG, "prometheus", name) for name in config["rule_files"]]
+        targets = {"livenps-consumer": [self.port, self.standby_port], "livenps-producer": [self.producer_port]}
+        assert {job["job_name"] for job in config["scrape_configs"]} == set(targets)
+        for job in config["scrape_configs"]:
+            job["static_configs"] = [{"targets": ["127.0.0.1:%d" % port for port in targets[job["job_name"]]]}]
+        folder = os.path.join(self.world.folder, "prometheus")
+        os.makedirs(folder)
+        with open(os.path.join(folder, "prometheus.yml"), "w", encoding="utf-8") as f:
+            yaml.safe_dump(config, f)
+        return cluster.Program(self.world, "prometheus", [
+            "prometheus", "--config.file", os.path.join(folder, "prometheus.yml"), "--storage.tsdb.path", os.path.join(folder, "data"),
+            "--web.listen-address", "127.0.0.1:%d" % self.prometheus_port], dict(os.environ))
+
+    def ask(self, path, **parameters):
+        status, body, _ = get(self.prometheus_port, "/api/v1/%s?%s" % (path, urllib.parse.urlencode(parameters)))
+        answer = json.loads(body)
+        assert status == 200 and answer["status"] == "success", (path, parameters, body)
+        return answer["data"]
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +226,173 @@ def test_token(live):
     assert get(port, "/metrics", token="open sesame")[0] == 200
     program.kill()
 
+
+# ---- Prometheus, and the dashboards -----------------------------------------------------------------------------------
+
+def dashboards():
+    folder = os.path.join(GRAFANA, "dashboards")
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding="utf-8") as f:
+            yield name, json.load(f)
+
+
+def panel_targets(kind):
+    """(where it stands, panel, target) of every query of one kind of data source."""
+    return [pytest.param(panel, target, id="%s/%s/%s" % (name.partition(".")[0], panel["title"], target["refId"]))
+            for name, dashboard in dashboards() for panel in dashboard["panels"] for target in panel.get("targets", [])
+            if target["datasource"]["type"] == kind]
+
+
+@pytest.mark.parametrize("panel,target", panel_targets("prometheus"))
+def test_panel_of_prometheus(live, panel, target):
+    """Every expression gives a number."""
+    expression = target["expr"].replace("$__rate_interval", "10s").replace("$namespace", ".*")
+
+    def found():
+        values = [float(each["value"][1]) for each in live.ask("query", query=expression)["result"]]
+        return any(math.isfinite(value) for value in values)
+    wait_for(found, 60, "%s answers" % expression)
+    # What the legend names is a label of the answer.
+    for each in live.ask("query", query=expression)["result"]:
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= set(each["metric"])
+
+
+def test_variables_of_prometheus(live):
+    for _, dashboard in dashboards():
+        for variable in dashboard["templating"]["list"]:
+            if variable.get("datasource", {}).get("type") == "prometheus":
+                metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+                assert live.ask("label/%s/values" % label, **{"match[]": metric}) == [live.world.namespace]
+
+
+def test_rules_in_prometheus(live):
+    """It takes them, and nothing fires while all is well."""
+    def rules():
+        return [rule for group in live.ask("rules")["groups"] for rule in group["rules"]]
+    wait_for(lambda: rules() and all(rule["health"] == "ok" for rule in rules()), 60, "all rules were evaluated")
+    assert [rule["name"] for rule in rules() if rule["state"] == "firing"] == []
+    wait_for(lambda: sample_of(live, 'up{job="livenps-consumer"}') == [1, 1] and sample_of(live, 'up{job="livenps-producer"}') == [1],
+             60, "all three are scraped")
+
+
+def sample_of(live, expression):
+    return [float(each["value"][1]) for each in live.ask("query", query=expression)["result"]]
+
+
+class RedisDataSource:
+    """What the plugin redis-datasource (2.2) asks Redis for a panel's query, and the columns that it makes of the reply; as a user
+    who may do what config/grafana says, and no more."""
+
+    def __init__(self, live):
+        with open(os.path.join(GRAFANA, "provisioning", "datasources", "livenps.yaml"), encoding="utf-8") as f:
+            rule = re.search(r"ACL SETUSER (\S+) (.*)", f.read())
+        live.redis.call("ACL", "SETUSER", rule[1], *rule[2].replace("PASSWORD", "secret").split())
+        self.redis = cluster.ct.Redis("redis://%s:secret@127.0.0.1:%d" % (rule[1], live.redis.port))
+
+    @staticmethod
+    def number(text):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    def columns(self, target, variables):
+        def fill(text):
+            return re.sub(r"\$(\w+)", lambda m: variables[m[1]], text)
+        assert target["type"] == "command" and target["query"] == ""
+        command, key = target["command"], fill(target["keyName"])
+        if command == "info":
+            lines = self.redis.call("INFO", target["section"]).splitlines()
+            return {name: [self.number(value)] for name, _, value in (line.partition(":") for line in lines) if value}
+        if command == "hmget":
+            fields = shlex.split(target["field"])
+            return {name: [self.number(value)] for name, value in zip(fields, self.redis.call("HMGET", key, *fields))}
+        if command == "hgetall":
+            reply = self.redis.call("HGETALL", key)
+            return {name: [self.number(value)] for name, value in zip(reply[::2], reply[1::2])}
+        if command == "zrange":
+            options = [target["zrangeQuery"]] if target["zrangeQuery"] else []
+            reply = self.redis.call("ZRANGE", key, target["min"], target["max"], *options, "WITHSCORES")
+            return {name: [self.number(value)] for name, value in zip(reply[::2], reply[1::2])}
+        assert command == "xrange", command
+        found = {"$time": []}
+        for entry, fields in self.redis.call("XRANGE", key, target["start"], target["end"]):
+            found["$time"].append(float(entry.partition("-")[0]))
+            for name, value in zip(fields[::2], fields[1::2]):
+                found.setdefault(name, []).append(self.number(value))
+        return found
+
+
+@pytest.fixture(scope="module")
+def source(live):
+    return RedisDataSource(live)
+
+
+@pytest.mark.parametrize("panel,target", panel_targets("redis-datasource"))
+def test_panel_of_redis(live, source, panel, target):
+    """Every query answers with the columns that its panel shows, and they are numbers."""
+    namespace = live.world.namespace
+    touchpoint = wait_for(lambda: live.redis.call("ZRANGE", "nps:{%s}:rank:touchpoint:5m" % namespace, "0", "0"), 60, "a touchpoint has a score")[0]
+    variables = {"namespace": namespace, "window": "5m", "touchpoint": touchpoint}
+    wanted = set()
+    for transformation in panel.get("transformations", []):
+        wanted |= set(transformation["options"].get("include", {}).get("names", []))
+    wanted |= {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+
+    def found():
+        columns = source.columns(target, variables)
+        assert "" not in columns
+        return wanted <= set(columns) and columns and columns
+    columns = wait_for(found, 60, "%s of %s has %s" % (target["command"], target["keyName"], sorted(wanted) or "anything"))
+    shown = wanted or set(columns)
+    assert all(isinstance(value, float) for name in shown for value in columns[name])
+    if target["command"] == "xrange":
+        assert len({len(values) for values in columns.values()}) == 1, "as many values as moments"
+    elif target["command"] == "zrange" and ":touchpoint:" in target["keyName"]:
+        values = [values[0] for values in columns.values()]
+        assert values == sorted(values, reverse=target["zrangeQuery"] == "REV") and len(values) <= 10
+
+
+def test_variables_of_redis(live, source):
+    """Drop-down lists are filled; a query is split into words as a shell does."""
+    asked = 0
+    for _, dashboard in dashboards():
+        for variable in dashboard["templating"]["list"]:
+            if variable.get("datasource", {}).get("type") == "redis-datasource":
+                words = shlex.split(variable["query"].replace("$namespace", live.world.namespace))
+                assert len(source.redis.call(*words)) > 5
+                asked += 1
+    assert asked == 1
+
+
+def test_data_source_may_only_read(live, source):
+    key = "nps:{%s}:all:all:5m" % live.world.namespace
+    for command in (("HSET", key, "nps", "100"), ("DEL", key), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("HGETALL", "other"), ("EVAL", "return 1", "0")):
+        with pytest.raises(cluster.ct.RedisError):
+            source.redis.call(*command)
+
+
+def test_dashboards_are_whole():
+    """Data sources are those that are provisioned, panels have names of their own ids, and every alert's metric has a panel."""
+    with open(os.path.join(GRAFANA, "provisioning", "datasources", "livenps.yaml"), encoding="utf-8") as f:
+        provisioned = {(each["type"], each["uid"]) for each in yaml.safe_load(f)["datasources"]}
+    shown = ""
+    for _, dashboard in dashboards():
+        panels = dashboard["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        known = {variable["name"] for variable in dashboard["templating"]["list"]} | {"__rate_interval", "time", "__all"}
+        assert set(re.findall(r"\$(\w+)", json.dumps(panels))) <= known
+        for panel in panels:
+            for target in panel.get("targets", []):
+                assert (target["datasource"]["type"], target["datasource"]["uid"]) in provisioned
+                shown += target.get("expr", "")
+    with open(os.path.join(CONFIG, "prometheus", "alerts.yml"), encoding="utf-8") as f:
+        for rule in yaml.safe_load(f)["groups"][0]["rules"]:
+            for metric in re.findall(r"livenps_\w+", rule["expr"]):
+                assert metric in shown, "%s asks for %s, which no panel shows" % (rule["alert"], metric)
+
+
+# ---- the end ------------------------------------------------------------------------------------------------------------
 
 def test_redis_away(live):
     """The last of this file: the instance stays healthy, is not ready, and says why; and the metrics tell."""
