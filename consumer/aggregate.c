@@ -952,6 +952,7 @@ static int publish(livenps_aggregate *aggregate, bool finishing, livenps_error *
   livenps_pulse pulse = {.genesis = aggregate->genesis,
                          .aggregator = aggregate->instance,
                          .instances = live_writers(aggregate),
+                         .last_commit_ms = strtoll(aggregate->last.id, NULL, 10), /* of the stream id */
                          .log_bytes = aggregate->log_bytes,
                          .log_max_bytes = livenps_redis_log_limit(aggregate->redis, aggregate->settings),
                          .finishing = finishing};

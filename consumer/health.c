@@ -182,6 +182,7 @@ void livenps_publish_health(livenps_publisher *publisher, const livenps_state *s
   hash_number(&hash, "genesis", pulse->genesis);
   hash_text(&hash, "aggregator", pulse->aggregator);
   hash_number(&hash, "instances", pulse->instances);
+  hash_number(&hash, "last_commit_ms", pulse->last_commit_ms);
   hash_number(&hash, "log_bytes", pulse->log_bytes);
   hash_number(&hash, "log_max_bytes", pulse->log_max_bytes);
   for (size_t i = 0; i < count; i++) {

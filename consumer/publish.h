@@ -25,7 +25,8 @@ typedef struct {
 typedef struct {
   int64_t genesis;
   const char *aggregator;
-  int64_t instances; /* writers seen in the log during the last 10 s */
+  int64_t instances;      /* writers seen in the log during the last 10 s */
+  int64_t last_commit_ms; /* Redis TIME of the newest log entry that was folded */
   int64_t log_bytes, log_max_bytes;
   bool total_known; /* Kafka's metadata are there */
   size_t total;     /* partitions by Kafka's metadata */

@@ -19,7 +19,7 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 
 /* ---- the address ---- */
 
-const DEFAULTS = { rollup: "touchpoint", window: "", sort: "n", dir: "down", q: "", show: "", id: "", zoom: "", wallboard: "", theme: "" };
+const DEFAULTS = { rollup: "touchpoint", window: "", sort: "n", dir: "down", q: "", show: "", id: "", zoom: "", heat: "", wallboard: "", theme: "" };
 const S = { ...DEFAULTS };
 for (const [key, value] of new URLSearchParams(location.search)) if (Object.hasOwn(S, key)) S[key] = value;
 
@@ -491,12 +491,33 @@ new ResizeObserver(() => drawTrend()).observe($("trend"));
 const HEAT_ROWS = 15, HEAT_COLUMNS = 60, HEAT_STEP = 8;
 let heat = { key: "", series: [] }, heatTimer = 0, heatBusy = false, heatAgain = false;
 
+/* Which rows: a page of the table's order. A page that is gone, because a filter left fewer rows, is the last one there is. */
+const heatPages = () => Math.max(1, Math.ceil(order.length / HEAT_ROWS));
+const heatPage = () => Math.min(Math.max(1, parseInt(S.heat, 10) || 1), heatPages());
+function turnHeat(step) {
+  const page = Math.min(Math.max(1, heatPage() + step), heatPages());
+  S.heat = page > 1 ? String(page) : "";
+  remember();
+  drawHeatPages();
+  loadHeat();
+}
+$("heat-before").onclick = () => turnHeat(-1);
+$("heat-after").onclick = () => turnHeat(1);
+function drawHeatPages() {
+  const page = heatPage(), first = (page - 1) * HEAT_ROWS, many = order.length > HEAT_ROWS && hasTrend();
+  $("heat-pages").hidden = !many;
+  $("heat-before").disabled = page <= 1;
+  $("heat-after").disabled = page >= heatPages();
+  say($("heat-page"), many ? `Rows ${number(first + 1)} to ${number(Math.min(order.length, first + HEAT_ROWS))} of ${number(order.length)}` : "");
+}
+
 async function loadHeat() {
   clearTimeout(heatTimer);
   if (!start || S.wallboard) return;
   if (heatBusy) { heatAgain = true; return; } // what is asked for has changed meanwhile
   heatAgain = false;
-  const ids = order.slice(0, HEAT_ROWS), window = S.zoom || S.window, key = [S.rollup, window].join(" ");
+  const page = heatPage(), ids = order.slice((page - 1) * HEAT_ROWS, page * HEAT_ROWS);
+  const window = S.zoom || S.window, key = [S.rollup, window].join(" ");
   if (hasTrend() && ids.length) {
     heatBusy = true;
     try {
@@ -519,6 +540,7 @@ function drawHeat() {
   const box = $("heat"), text = $("heat-text");
   if (!start) return;
   say($("heat-title"), `${title(S.rollup)} over the last ${long(S.zoom || S.window)}`);
+  drawHeatPages();
   if (!hasTrend()) { box.replaceChildren(); say(text, `There are no trends of ${title(S.rollup)}: the setting trends does not list them.`); return; }
   if (!heat.series.some((each) => each.points.length)) { box.replaceChildren(); say(text, "No points yet."); return; }
   const length = windowOf(heat.window).length_ms, name = 180, line = 22, width = Math.max(560, box.clientWidth), height = heat.series.length * line + 20;
@@ -551,7 +573,7 @@ function drawHeat() {
     picture.append(svg("text", { class: "axis-text", x: name + (width - name) * i / 4, y: height - 4, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, moment(at, length)));
   }
   box.replaceChildren(picture);
-  say(text, order.length > heat.series.length ? `The first ${heat.series.length} of ${number(order.length)} rows, in the table's order.` : "In the table's order.");
+  say(text, "In the table's order.");
 }
 
 function makeLegend() {
@@ -569,6 +591,15 @@ function makeLegend() {
 
 /* ---- health, and the line that says how things are ---- */
 
+/* Who is idle commits once a second all the same, so an old commit says that nobody writes any more. In a replay's namespace the clock
+ * is event time: there the moment stands alone. */
+function lastCommit(h) {
+  if (!h.last_commit_ms) return ["not known"];
+  const age = h.as_of_ms - h.last_commit_ms;
+  return age < 0 || age > 86400e3 ? [new Date(h.last_commit_ms).toLocaleString("en-GB")]
+    : [`${clock(h.last_commit_ms)}, ${span(age)} ago`, age > 10e3 ? "worse" : ""];
+}
+
 function drawHealth() {
   const h = health && health.health, w = health && health.window;
   if (!h || h.as_of_ms === undefined) {
@@ -584,6 +615,7 @@ function drawHealth() {
     ["read through", h.low_watermark_ms === undefined ? "not known" : clock(h.low_watermark_ms)],
     [`the last ${long(S.window)}`, w && w.complete ? "whole" : "not whole", w && w.complete ? "" : "worse"],
     ["instances that commit", number(h.instances), h.instances ? "" : "worse"],
+    ["last commit", ...lastCommit(h)],
     ["aggregated by", String(h.aggregator)],
     ["accepted", number(h.accepted)], ["late", number(h.late)], ["rejected", number(sum)], ["offsets lost", number(h.gap), h.gap ? "worse" : ""],
   ]);

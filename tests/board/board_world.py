@@ -82,7 +82,7 @@ class Contents:
     def health(self, windows=("5m",), complete=1, window_complete=1, covered_since=0, ttl=None, **more):
         now = cluster.now_ms()
         fields = {"as_of_ms": now, "low_watermark_ms": now - 200, "lag_ms": 200, "complete": complete, "lineage": "5" * 32,
-                  "genesis": 1, "aggregator": "web-3", "instances": 2, "partitions": 1, "log_bytes": 18231,
+                  "genesis": 1, "aggregator": "web-3", "instances": 2, "last_commit_ms": now - 700, "partitions": 1, "log_bytes": 18231,
                   "log_max_bytes": 268435456, "accepted": 182736, "late": 12, "duplicate": 0, "out_of_range": 0, "holes": 0,
                   "gap": 0, "capped": 0, "position:answers/0": 15234, "lag:answers/0": 120, "rejected:bad_score": 3}
         fields.update({name.replace("__", ":"): value for name, value in more.items()})

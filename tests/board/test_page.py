@@ -56,7 +56,7 @@ def test_shows_what_redis_holds(browser, shop):
     # Most answers first.
     assert browser.names()[:2] == ["checkout", "delivery"] and browser.names()[-1] == "silent"
     health = browser.text("#health")
-    assert "web-3" in health and "182,736" in health and "0.2 s" in health
+    assert "web-3" in health and "182,736" in health and "0.2 s" in health and "0.7 s ago" in health
     assert "bad_score" in browser.text("#health-more") and "answers/0" in browser.text("#health-more")
     assert browser.console() == []
 
@@ -299,6 +299,8 @@ def test_ten_thousand(module_world):
     count = 10000
     contents.write("all", {"all": view(5000, 3000, 2000)})
     contents.write("touchpoint", {"touchpoint %05d" % i: view(i % 50, 10, (i * 7) % 50) for i in range(count)})
+    for i in (3, 17):
+        contents.trend("touchpoint", "touchpoint %05d" % i, [(cluster.now_ms() // 1000 * 1000 - 60000, view(10, 5, 5))])
     contents.health()
     board = Board(module_world, redis)
     browser = Browser(module_world)
@@ -325,6 +327,20 @@ def test_ten_thousand(module_world):
         browser.wait(ROWS + " === 1", "one row")
         contents.write("touchpoint", {"touchpoint 09999": view(80, 0, 0)})
         browser.wait("document.querySelector('#grid-body .row .nps').textContent === '+100'", "its new score")
+        # The heat map turns its pages through the rows of the table, and a link shows the same one.
+        browser.open(board.url + "?sort=name&dir=up")
+        heat = "[...document.querySelectorAll('#heat g.series text:first-child')].map((each) => each.textContent).join()"
+        expect = lambda first: ",".join("touchpoint %05d" % i for i in range(first, first + 15))  # noqa: E731
+        browser.wait("%s === '%s'" % (heat, expect(0)), "the first rows", 60)
+        assert browser.text("#heat-page") == "Rows 1 to 15 of 10,000"
+        assert browser.run("return document.querySelector('#heat-before').disabled")
+        browser.click("#heat-after")
+        browser.wait("%s === '%s'" % (heat, expect(15)), "the next rows")
+        assert browser.text("#heat-page") == "Rows 16 to 30 of 10,000" and "heat=2" in browser.run("return location.search")
+        browser.open(board.url + "?sort=name&dir=up&heat=2")
+        browser.wait("%s === '%s'" % (heat, expect(15)), "the rows of the link", 60)
+        browser.click("#heat-before")
+        browser.wait("%s === '%s'" % (heat, expect(0)), "the first rows again")
         assert browser.console() == []
     finally:
         browser.close()
