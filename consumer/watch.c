@@ -488,7 +488,7 @@ static void check_anchors(livenps_watch *watch, int64_t now_ms) {
   ask_bounds(watch, checks, count, RD_KAFKA_OFFSET_END);
   if ((!watch->anchor_rk && open_prober(&watch->anchor_rk, watch, &error)) ||
       ask_anchors(watch, checks, count, true, &error) || ask_anchors(watch, checks, count, false, &error)) {
-    if (!livenps_stop)
+    if (!watch->stop && !livenps_stop) /* else it was broken off by us, at the end of a replay too */
       livenps_log_limited(&limit, LIVENPS_WARN, "watch", "%s", error.text);
     return;
   }
