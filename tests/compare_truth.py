@@ -300,14 +300,25 @@ def health(redis, namespace):
     return redis.hashes(["nps:{%s}:health" % namespace])["nps:{%s}:health" % namespace]
 
 
-def caught_up(redis, namespace, since_ms, timeout_s):
+def caught_up(redis, namespace, since_ms, timeout_s, ends_of=None):
     """Waits until everything that was in Kafka at since_ms (Redis TIME) is in the views. True if so.
-    A partition counts as read through while an end offset not older than two seconds is reached."""
+    A partition counts as read through while an end offset not older than two seconds is reached; so that two seconds must pass, unless
+    ends_of(topics) can say {<topic>/<partition>: end}: then positions that stand exactly there tell at once."""
     deadline = time.monotonic() + timeout_s
-    ready = None
+    ready = ends = None
+
+    def through(now):
+        nonlocal ends
+        if int(now.get("low_watermark_ms", 0)) > since_ms + 2000:
+            return True
+        positions = {field[len("position:"):]: int(value) for field, value in now.items() if field.startswith("position:")}
+        if ends is None and ends_of and positions:
+            ends = ends_of({field.rpartition("/")[0] for field in positions})
+        return bool(ends) and positions == ends
+
     while time.monotonic() < deadline:
         now = health(redis, namespace)
-        if now.get("complete") == "1" and int(now.get("low_watermark_ms", 0)) > since_ms + 2000:
+        if now.get("complete") == "1" and through(now):
             # One more whole tick: the views of this one may be written after its health.
             if ready is not None and int(now["as_of_ms"]) > ready:
                 return True

@@ -236,7 +236,7 @@ class Kafka:
             deadline = time.monotonic() + 30 * PATIENCE
             while left:
                 assert time.monotonic() < deadline, "%s is not read to its end: %s" % (topic, left)
-                for message in client.consume(500, timeout=1):
+                for message in client.consume(500, timeout=0.1):
                     if not message.error():
                         records.append(message)
                         if message.offset() + 1 >= bounds[message.partition()][1]:
@@ -611,11 +611,20 @@ class World:
         namespace = namespace or self.namespace
         connection = ct.Redis(redis.url)
         try:
-            if not ct.caught_up(connection, namespace, connection.time_ms(), timeout * PATIENCE):
+            if not ct.caught_up(connection, namespace, connection.time_ms(), timeout * PATIENCE, self.ends_of):
                 raise AssertionError("not caught up within %g s; health: %s" % (
                     timeout * PATIENCE, ct.health(connection, namespace)))
         finally:
             connection.close()
+
+    def ends_of(self, topics):
+        """{<topic>/<partition>: its end now}; None where Kafka does not answer now."""
+        from confluent_kafka import KafkaException
+        try:
+            return {"%s/%d" % (topic, partition): end for topic in topics
+                    for partition, (_, end) in self.kafka.bounds(topic).items()}
+        except (AssertionError, KafkaException, KeyError):
+            return None
 
     def equal(self, redis, truth, namespace=None, **more):
         """Every roll-up and window equals the truth at each view's as_of_ms, and there is something to compare."""

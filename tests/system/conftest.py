@@ -54,9 +54,19 @@ def kafka(request, tmp_path_factory):
             found.down()
 
 
-@pytest.fixture(scope="module")
+# They take longest, or wait most: begun last they would end alone, with nothing beside them.
+FIRST = ["test_unreadable", "test_producer", "test_keep", "test_anew", "test_keep_faults", "test_kafka_faults", "test_quarantine",
+         "test_redis_faults", "test_lifecycle", "test_hard_cases"]
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.fixture(scope="session")
 def own_kafka():
-    """A broker that a test may stop."""
+    """A broker that a test may stop, as long as it runs again afterwards: one for all modules of a worker."""
     found = cluster.Kafka.up()
     yield found
     found.down()
