@@ -3,12 +3,7 @@ Redis. A block with a comment `<!-- not run by tests/docs/test_readme.py: why --
 
 import os
 import re
-import shutil
-import socket
 import subprocess
-import tempfile
-
-import pytest
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build", "release"))
@@ -24,31 +19,6 @@ def blocks():
         reason = LEFT_OUT.search(match[1])
         found.append((match[2], reason[0] if reason else None))
     return found
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def servers():
-    """(Kafka's address, Redis's port)"""
-    folder = tempfile.mkdtemp(prefix="livenps-readme-")
-    kafka = [os.path.join(ROOT, "tests", "kafka")]
-    place = ["--dir", os.path.join(folder, "kafka")]
-    port = free_port()
-    redis = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder,
-                              "--maxmemory-policy", "noeviction", "--logfile", os.path.join(folder, "redis.log")])
-    try:
-        up = subprocess.run(kafka + ["up"] + place, check=True, stdout=subprocess.PIPE, text=True)
-        yield up.stdout.splitlines()[-1], port
-    finally:
-        subprocess.run(kafka + ["down"] + place, check=False)
-        redis.kill()
-        redis.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_every_block_is_run_or_says_why():
