@@ -78,8 +78,10 @@ static void pace_sent(double *due_ms, const simulated_run *simulation, size_t by
 
 /* Serves deliveries until the next event is due or we are told to stop. */
 static void pace_wait(double due_ms, simulated_run *simulation) {
-  if (simulation->bytes_per_s && due_ms >= (double)livenps_monotonic_ms() + 1)
-    due_ms = (double)(((int64_t)due_ms / EMBEDDED_BURST_MS + 1) * EMBEDDED_BURST_MS);
+  if (simulation->bytes_per_s && due_ms >= (double)livenps_monotonic_ms() + 1) {
+    const int64_t bursts = (int64_t)due_ms / EMBEDDED_BURST_MS + 1;
+    due_ms = (double)(bursts * EMBEDDED_BURST_MS);
+  }
   for (;;) {
     const double wait_ms = due_ms - (double)livenps_monotonic_ms();
     if (wait_ms < 1 || livenps_stop)
