@@ -28,7 +28,7 @@ def test_every_block_is_run_or_says_why():
     # What is left out is simple enough to be read: a script of ours, tried elsewhere, starting servers, or installing.
     for text, reason in found:
         for line in text.splitlines() if reason else []:
-            assert re.match(r"(\./quickstart|tests/(run|install|kafka up)|redis-server|cmake|cpack|apt-get install|editor|systemctl)\b", line), line
+            assert re.match(r"(\./quickstart|tests/(run|install|kafka up)|redis-server|cmake|cpack|apt-get install|editor|systemctl|docker compose)\b", line), line
 
 
 def test_first_own_event(servers):
