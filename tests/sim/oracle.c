@@ -778,80 +778,129 @@ static uint64_t rows_sum(const livenps_entry *entry) {
   return all;
 }
 
-static void check_quarantined(const sim_partition *log, int p, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; i++) {
-    const sim_record *record = &log->at[i];
-    if (record->standing == SIM_STABLE && o.at[record->truth].fate == LIVENPS_REJECTED &&
-        !o.at[record->truth].quarantined)
-      sim_fail("I8", "a commit passes the rejected record %d/%" PRId64 ", which is not in quarantine", p, i);
-  }
+/* The first rejected record that is not in quarantine; `to` when all are. */
+static int64_t not_quarantined(const sim_partition *log, int64_t from, int64_t to) {
+  int64_t i = from;
+  while (i < to && (log->at[i].standing != SIM_STABLE || o.at[log->at[i].truth].fate != LIVENPS_REJECTED ||
+                    o.at[log->at[i].truth].quarantined))
+    i++;
+  return i;
 }
 
-/* One way in which a line of an entry can have come about: records of one era up to `left`, then records of an era from `went_on`. */
+/* One way in which a line of an entry can have come about: stretches of records, each of one era, one after the other. Where the line begins
+ * a new incarnation, it begins with the last of them. */
+enum { PARTS = 3 };
 typedef struct {
-  const sim_partition *before, *after;
-  int64_t left, went_on;
+  const sim_partition *log;
+  int64_t from, to;
+} part;
+typedef struct {
+  part at[PARTS];
+  size_t count;
   uint64_t sum;
 } way;
 
-enum { WAYS = 32 };
+enum { WAYS = 64 };
 typedef struct {
   const livenps_advance *advance;
   int partition;
   way at[WAYS];
-  size_t count, chosen;
+  size_t count, quarantined, chosen;
 } ways;
 
-/* Is it what the line says? Then it is one more. */
-static void try_way(ways *to, way way) {
+/* Is it what the line says? Then it is one more; before those whose rejected records are not in quarantine. */
+static void try_way(ways *to, size_t count, const part *parts) {
   const livenps_advance *advance = to->advance;
-  /* Nothing is read behind an open transaction; but where a log has lost its end, reading goes on at the end that it has, committed or not. */
-  const int64_t end = way.went_on == advance->to ? way.after->count : sim_stable_end(way.after);
-  const int64_t most = way.left == advance->from ? way.before->count : sim_stable_end(way.before);
-  if (way.left > most || way.went_on > advance->to || advance->to > end || to->count == WAYS)
-    return;
+  way way = {.count = count};
+  bool quarantined = true;
   worth is = {.accepted = advance->accepted, .late = advance->late, .holes = advance->holes}, want = {0};
   memcpy(is.rejected, advance->rejected, sizeof is.rejected);
-  count_all(way.before, advance->from, way.left, &want);
-  count_all(way.after, way.went_on, advance->to, &want);
+  for (size_t i = 0; i < count; i++) {
+    const part *each = &parts[i];
+    /* Nothing is read behind an open transaction; but where a log has lost its end, reading goes on at the end that it has, committed or not. */
+    const int64_t end = each->from == each->to ? each->log->count : sim_stable_end(each->log);
+    if (each->from > each->to || each->to > end || to->count == WAYS)
+      return;
+    count_all(each->log, each->from, each->to, &want);
+    quarantined &= not_quarantined(each->log, each->from, each->to) >= each->to;
+    way.at[i] = *each;
+  }
   way.sum = is.sum = want.sum;
-  if (same_worth(&is, &want))
-    to->at[to->count++] = way;
+  if (!same_worth(&is, &want))
+    return;
+  const size_t place = quarantined ? to->quarantined++ : to->count;
+  memmove(&to->at[place + 1], &to->at[place], (to->count++ - place) * sizeof *to->at);
+  to->at[place] = way;
 }
 
-/* On in the same incarnation. `at`: the position as it was stored. The offsets that retention took before they were read end at a start that
- * the log has had. */
-static void ways_on(ways *to, const livenps_position *at, const sim_partition *read) {
-  const sim_partition *newest = &o.topic->at[to->partition];
-  const int64_t gap = to->advance->gap;
-  for (int era = read->era; era <= newest->era; era++) {
-    const sim_partition *log = sim_era(newest, era);
-    if (!reads_on(at, read, log))
-      continue;
-    if (!gap)
-      try_way(to, (way){log, log, to->advance->from, to->advance->from, 0});
-    for (int i = 0; gap > 0 && i < log->low_count; i++)
-      if (log->lows[i] - gap >= to->advance->from)
-        try_way(to, (way){log, log, log->lows[i] - gap, log->lows[i], 0});
+/* Past what retention took before it was read, once or twice: offsets end at a start that the log has had. */
+static void ways_past_gaps(ways *to, const sim_partition *before, const sim_partition *after) {
+  const livenps_advance *advance = to->advance;
+  const int64_t gap = advance->gap;
+  for (int i = 0; i < after->low_count; i++) {
+    const int64_t low = after->lows[i];
+    try_way(to, 2, (part[]){{before, advance->from, low - gap}, {after, low, advance->to}});
+    for (int k = i + 1; k < after->low_count; k++)
+      for (int64_t left = advance->from > low - gap + 1 ? advance->from : low - gap + 1; left < low; left++) {
+        const int64_t next = after->lows[k], until = next - (gap - (low - left));
+        try_way(to, 3,
+                (part[]){{before, advance->from, left}, {after, low, until}, {after, next, advance->to}});
+      }
   }
 }
 
-/* Into the next incarnation, from wherever reading was: of a topic that was made anew all is read; of a log that lost its end nothing that
- * it kept, because that is counted, and nothing ahead of where reading was. Where nothing was read yet since the genesis no record tells which
- * of them it is: then all may be read. */
-static void ways_anew(ways *to, const livenps_position *at, const sim_partition *read) {
+/* On in the same incarnation. `at`: the position as it was stored. Of a log that has lost its end records may still have been on their way,
+ * also to somebody who knew it only without them. */
+static void ways_on(ways *to, const livenps_position *at, const sim_partition *read) {
   const sim_partition *newest = &o.topic->at[to->partition];
-  const bool untouched = at->incarnation == 1 && !at->anchor.there;
+  const livenps_advance *advance = to->advance;
+  for (int k = 0; k <= newest->era; k++) {
+    const int first = (read->era + k) % (newest->era + 1); /* most likely where it was read */
+    const sim_partition *before = sim_era(newest, first);
+    if (first < read->era ? at->next > shared(read, before) : !reads_on(at, read, before))
+      continue;
+    if (advance->gap == 0)
+      try_way(to, 1, (part[]){{before, advance->from, advance->to}});
+    for (int second = first; second <= newest->era; second++) {
+      const sim_partition *after = sim_era(newest, second);
+      if (second < read->era || !reads_on(at, read, after))
+        continue;
+      if (advance->gap > 0)
+        ways_past_gaps(to, before, after);
+      for (int64_t left = advance->from + 1; !advance->gap && second > first && left < advance->to; left++)
+        try_way(to, 2, (part[]){{before, advance->from, left}, {after, left, advance->to}});
+    }
+  }
+}
+
+/* Whether a past has counted a record between two offsets of its last era. */
+static bool counted(const past *was, const livenps_position *at, const sim_partition *read, int64_t from,
+                    int64_t to) {
+  for (size_t i = 0; i < was->count && reached(&was->at[i], at) >= 0; i++) {
+    const int64_t end = reached(&was->at[i], at);
+    for (int64_t k = was->at[i].from > from ? was->at[i].from : from; k < to && k < end; k++)
+      if (read->at[k].standing == SIM_STABLE)
+        return true;
+  }
+  return false;
+}
+
+/* Into the next incarnation, from wherever reading was: of a topic that was made anew all is read; of a log that lost its end nothing that
+ * it kept and that is counted, and nothing ahead of where reading was. A genesis may have begun behind all that was kept: then no record tells
+ * which of them it is, and all is read. */
+static void ways_anew(ways *to, const livenps_position *at, const past *was, const sim_partition *read) {
+  const sim_partition *newest = &o.topic->at[to->partition];
   for (int era = read->era + 1; era <= newest->era; era++) {
     const sim_partition *log = sim_era(newest, era);
     bool anew = false;
     for (const sim_partition *each = log; each != read; each = each->before)
       anew |= each->kept == 0;
     const int64_t kept = shared(log, read);
+    const bool whole = anew || !counted(was, at, read, 0, kept);
     for (int64_t left = to->advance->from; left <= sim_stable_end(read); left++) {
       const int64_t went_on = left + to->advance->gap;
-      if (anew ? went_on == 0 : (untouched && went_on == 0) || (went_on >= kept && went_on <= left))
-        try_way(to, (way){read, log, left, went_on, 0});
+      if (anew ? went_on == 0 : (whole && went_on == 0) || (went_on >= kept && went_on <= left))
+        try_way(to, 2, (part[]){{read, to->advance->from, left}, {log, went_on, to->advance->to}});
     }
   }
 }
@@ -875,7 +924,7 @@ static void find_ways(ways *to, const livenps_position *at, const past *was) {
     sim_fail("I2", "a commit of partition %d counts what cannot be", p);
   const sim_partition *read = era_at(was, p, at);
   if (advance->restart)
-    ways_anew(to, at, read);
+    ways_anew(to, at, was, read);
   else
     ways_on(to, at, read);
   if (!to->count)
@@ -904,14 +953,20 @@ static void take_way(sim_db *db, const ways *line, past *was) {
   const way *chosen = &line->at[line->chosen];
   const livenps_advance *advance = line->advance;
   const int p = line->partition;
-  const stretch *last = &was->at[was->count - 1];
-  check_quarantined(chosen->before, p, advance->from, chosen->left);
-  check_quarantined(chosen->after, p, chosen->went_on, advance->to);
+  const stretch last = was->at[was->count - 1];
   bool moved = false;
-  if (chosen->before->era != last->era && (moved = true))
-    go_on(was, advance->incarnation, chosen->before->era, advance->from, advance->from);
-  if ((advance->restart || chosen->left != chosen->went_on) && (moved = true))
-    go_on(was, advance->incarnation + advance->restart, chosen->after->era, chosen->left, chosen->went_on);
+  for (size_t i = 0; i < chosen->count; i++) {
+    const part *each = &chosen->at[i];
+    const bool first = i == 0, renewed = advance->restart && i == chosen->count - 1;
+    const int64_t missing = not_quarantined(each->log, each->from, each->to);
+    if (missing < each->to)
+      sim_fail("I8", "a commit passes the rejected record %d/%" PRId64 ", which is not in quarantine", p,
+               missing);
+    if (first && each->log->era == last.era)
+      continue;
+    go_on(was, advance->incarnation + renewed, each->log->era, first ? each->from : each[-1].to, each->from);
+    moved = true;
+  }
   if (moved)
     note(db, p, was);
 }
@@ -964,6 +1019,11 @@ static void check_commit(sim_db *db, const sim_process *process, const sim_item 
                "a commit ends at offset %" PRId64 " of partition %d (incarnation %" PRId64
                "), stored is %" PRId64 " (%" PRId64 ")",
                advance->to, p, advance->incarnation + advance->restart, after[p].next, after[p].incarnation);
+    sim_trace("   counted: partition %d from %" PRId64 " to %" PRId64 "%s, accepted %" PRId64
+              "; anchor %" PRId64 ", root %" PRId64,
+              p, advance->from, advance->to, advance->restart ? " of the next incarnation" : "",
+              advance->accepted, after[p].anchor.there ? after[p].anchor.offset : -1,
+              after[p].root.there ? after[p].root.offset : -1);
     lines[i] = (ways){.advance = advance, .partition = p};
     find_ways(&lines[i], &before[p], was);
   }
