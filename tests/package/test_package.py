@@ -121,7 +121,7 @@ def test_compose_file():
     found = subprocess.run(["docker-compose", "-f", os.path.join(cluster.ROOT, "docker-compose.yml"), "config", "--services"],
                            capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
-    assert {"kafka", "redis", "consumer-1", "consumer-2", "simulator", "board", "prometheus"} <= set(found.stdout.split())
+    assert {"kafka", "redis", "consumer-1", "consumer-2", "simulator", "board", "prometheus", "grafana"} <= set(found.stdout.split())
 
 
 @pytest.fixture(scope="module")
