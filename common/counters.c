@@ -256,3 +256,40 @@ size_t livenps_packed_add(const char *bytes, size_t length, const int64_t at[LIV
   }
   return livenps_counters_pack_some(sums, both, out);
 }
+
+/* A busy slice gets one or two counters of its ten: the others are only stepped over. */
+bool livenps_packed_patch(char *bytes, size_t length, const int64_t at[LIVENPS_COUNTERS], uint32_t mask) {
+  struct {
+    char *to;
+    uint64_t value;
+  } found[LIVENPS_COUNTERS];
+  size_t count = 0;
+  const char *end = bytes + length;
+  uint64_t packed_mask, value;
+  const char *from = get_packed(bytes, end, &packed_mask);
+  uint32_t behind = (uint32_t)packed_mask; /* where from stands and what follows */
+  if (mask & ~behind) {
+    return false;
+  }
+  for (; mask; mask &= mask - 1) {
+    int bit = __builtin_ctz(mask);
+    for (unsigned skip = livenps_population(behind & ((1u << bit) - 1)); skip; from++) {
+      skip -= !(*from & 0x80);
+    }
+    const char *next = get_packed(from, end, &value);
+    uint64_t sum = zigzag(plus(unzigzag(value), at[bit]));
+    /* The last group of seven bits is there, and no more than that; of a sum that is zero it is not. */
+    uint64_t group = sum >> 7 * (next - from - 1);
+    if (group == 0 || group > 0x7f) {
+      return false;
+    }
+    found[count].to = bytes + (from - bytes);
+    found[count++].value = sum;
+    behind &= ~((2u << bit) - 1);
+    from = next;
+  }
+  for (size_t i = 0; i < count; i++) {
+    put(found[i].to, found[i].value);
+  }
+  return true;
+}

@@ -57,5 +57,15 @@ void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length
  * cancels. */
 size_t livenps_packed_add(const char *bytes, size_t length, const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
                           char out[LIVENPS_PACKED_MAX]);
+/* The same in place, where that is possible: every counter in the mask is in the packed ones already, stays other than zero, and keeps its
+ * length. Else false, and nothing is changed. */
+bool livenps_packed_patch(char *bytes, size_t length, const int64_t at[LIVENPS_COUNTERS], uint32_t mask);
+
+/* Bits that are set. Written out, because without a flag for newer processors the builtin is a call. */
+static inline unsigned livenps_population(uint32_t mask) {
+  mask = mask - (mask >> 1 & 0x55555555u);
+  mask = (mask & 0x33333333u) + (mask >> 2 & 0x33333333u);
+  return ((mask + (mask >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
+}
 
 #endif

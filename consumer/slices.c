@@ -13,13 +13,6 @@ struct livenps_page {
   uint16_t ends[];   /* one for each present slice, then the packed bytes */
 };
 
-/* Written out, because without a flag for newer processors the builtin is a call. */
-static unsigned population(uint32_t mask) {
-  mask = mask - (mask >> 1 & 0x55555555u);
-  mask = (mask & 0x33333333u) + (mask >> 2 & 0x33333333u);
-  return ((mask + (mask >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
-}
-
 static char *packed(livenps_page *page, unsigned count) {
   return (char *)(page->ends + count);
 }
@@ -116,7 +109,8 @@ static void pages_remove(livenps_slices *slices, uint32_t at, uint32_t count) {
 }
 
 static livenps_page *slice_insert(livenps_page *page, unsigned bit, const char *bytes, size_t length) {
-  unsigned count = population(page->present), index = population(page->present & ((1u << bit) - 1));
+  unsigned count = livenps_population(page->present),
+           index = livenps_population(page->present & ((1u << bit) - 1));
   size_t start = begin(page, index), total = begin(page, count);
   page = reserve(page, (count + 1) * sizeof *page->ends + total + length);
   char *from = packed(page, count), *to = packed(page, count + 1);
@@ -133,7 +127,8 @@ static livenps_page *slice_insert(livenps_page *page, unsigned bit, const char *
 }
 
 static void slice_remove(livenps_page *page, unsigned bit) {
-  unsigned count = population(page->present), index = population(page->present & ((1u << bit) - 1));
+  unsigned count = livenps_population(page->present),
+           index = livenps_population(page->present & ((1u << bit) - 1));
   size_t start = begin(page, index), end = page->ends[index], total = begin(page, count);
   for (unsigned i = index; i + 1 < count; i++) {
     page->ends[i] = (uint16_t)(page->ends[i + 1] - (end - start));
@@ -145,7 +140,7 @@ static void slice_remove(livenps_page *page, unsigned bit) {
 }
 
 static livenps_page *slice_replace(livenps_page *page, unsigned index, const char *bytes, size_t length) {
-  unsigned count = population(page->present);
+  unsigned count = livenps_population(page->present);
   size_t start = begin(page, index), end = page->ends[index], total = begin(page, count);
   if (length != end - start) {
     page = reserve(page, count * sizeof *page->ends + total - (end - start) + length);
@@ -175,10 +170,13 @@ int livenps_slices_add(livenps_slices *slices, int64_t number, const int64_t cou
     page_put(slices, at, slice_insert(page, bit, bytes, length));
     return 1;
   }
-  unsigned index = population(page->present & ((1u << bit) - 1)), count = population(page->present);
-  size_t start = begin(page, index);
-  size_t length =
-      livenps_packed_add(packed(page, count) + start, page->ends[index] - start, counters, mask, bytes);
+  unsigned index = livenps_population(page->present & ((1u << bit) - 1)),
+           count = livenps_population(page->present);
+  size_t start = begin(page, index), before = page->ends[index] - start;
+  if (livenps_packed_patch(packed(page, count) + start, before, counters, mask)) {
+    return 0;
+  }
+  size_t length = livenps_packed_add(packed(page, count) + start, before, counters, mask, bytes);
   if (length) {
     page_put(slices, at, slice_replace(page, index, bytes, length));
     return 0;
@@ -233,10 +231,10 @@ bool livenps_cursor_next(livenps_cursor *cursor) {
   }
   livenps_page *page = slices->pages[cursor->page];
   unsigned bit = (unsigned)__builtin_ctz(cursor->left);
-  unsigned index = population(page->present & ((1u << bit) - 1));
+  unsigned index = livenps_population(page->present & ((1u << bit) - 1));
   cursor->left &= cursor->left - 1;
   cursor->number = page->base * PAGE + bit;
-  cursor->bytes = packed(page, population(page->present)) + begin(page, index);
+  cursor->bytes = packed(page, livenps_population(page->present)) + begin(page, index);
   cursor->length = page->ends[index] - begin(page, index);
   return true;
 }

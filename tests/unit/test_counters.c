@@ -177,6 +177,50 @@ static void test_packed_sums(void **state) {
   assert_int_equal(livenps_counters_pack(&(livenps_counters){0}, zero), 1);
 }
 
+/* In place where every packed counter that is added to keeps its length, else not at all; and it does happen. */
+static void test_packed_patches(void **state) {
+  (void)state;
+  unsigned random = 7;
+  int patched = 0, others = 0;
+  for (int round = 0; round < 20000; round++) {
+    livenps_counters a = {0}, b = {0}, sum;
+    for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+      random = random * 1664525u + 1013904223u;
+      a.at[i] = random >> 31 ? (int64_t)(random >> (2 + random % 29)) - 3 : 0;
+      random = random * 1664525u + 1013904223u;
+      b.at[i] = random >> 29 || (round % 2 && !a.at[i]) ? 0 : (int64_t)(random >> (6 + random % 26)) - 1;
+    }
+    if (round % 500 == 0) {
+      a.at[5] = INT64_MAX; /* ten bytes, before and after */
+      b.at[5] = round % 1000 ? 1 : -1;
+    }
+    sum = a;
+    livenps_counters_add(&sum, &b);
+    const uint32_t mask = livenps_counters_mask(&b);
+    char bytes[LIVENPS_PACKED_MAX], before[LIVENPS_PACKED_MAX], wanted[LIVENPS_PACKED_MAX];
+    const size_t length = livenps_counters_pack(&a, bytes);
+    bool same = !(mask & ~livenps_counters_mask(&a));
+    for (int i = 0; i < LIVENPS_COUNTERS; i++) {
+      livenps_counters one = {0}, other = {0};
+      one.at[0] = a.at[i];
+      other.at[0] = sum.at[i];
+      same = same && (!b.at[i] || (sum.at[i] && livenps_counters_pack(&one, wanted) ==
+                                                    livenps_counters_pack(&other, wanted)));
+    }
+    memcpy(before, bytes, length);
+    assert_int_equal(livenps_packed_patch(bytes, length, b.at, mask), same);
+    if (same) {
+      assert_int_equal(livenps_counters_pack(&sum, wanted), length);
+      assert_memory_equal(bytes, wanted, length);
+      patched += mask != 0;
+    } else {
+      assert_memory_equal(bytes, before, length);
+      others++;
+    }
+  }
+  assert_true(patched > 1000 && others > 1000);
+}
+
 static void refused(const char *bytes, size_t length) {
   livenps_counters counters;
   const char *at = bytes;
@@ -198,13 +242,10 @@ static void test_unpack_refuses_what_pack_never_writes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_classes),
-      cmocka_unit_test(test_families_stay_apart),
-      cmocka_unit_test(test_values_by_class),
-      cmocka_unit_test(test_subtraction_undoes_an_overflow),
-      cmocka_unit_test(test_pack_round_trip),
-      cmocka_unit_test(test_packed_sums),
-      cmocka_unit_test(test_unpack_refuses_what_pack_never_writes),
+      cmocka_unit_test(test_classes),         cmocka_unit_test(test_families_stay_apart),
+      cmocka_unit_test(test_values_by_class), cmocka_unit_test(test_subtraction_undoes_an_overflow),
+      cmocka_unit_test(test_pack_round_trip), cmocka_unit_test(test_packed_sums),
+      cmocka_unit_test(test_packed_patches),  cmocka_unit_test(test_unpack_refuses_what_pack_never_writes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
