@@ -7,18 +7,17 @@
  *
  *   rows, by second --added up by cell--> cells of a second --by series--> finest window's slice --> coarser window's slice --> ...
  *
- * A window whose slices consist of whole slices of a finer one is fed from that one's sums, any other from the cells. Rows that are too old for
- * a window go to those that it feeds. So a second's rows cost one addition per row and roll-up, and one slice per series, window and slice
- * that they touch.
+ * One series after the other gets its rows, in the order of their seconds: so a window needs one sum, that of the slice the rows are in, and
+ * what a series has in memory - places, slots, newest slices - is needed once and asked for early. A window whose slices consist of whole
+ * slices of a finer one is fed from that one's sums, any other from the rows. Rows that are too old for a window go to those that it feeds.
+ * So a spread costs one addition per row and roll-up, and one slice per series, window and slice that its rows touch.
  *
  * Addition is exact whatever its order, so what comes out is what adding row by row gives. What is decided at arrival, in the order of the
  * log, is only which series a name gets (resolve): the series is alive from then on by a slot that is hollow until the spread. */
 
 enum {
   PENDING_MAX = 65536, /* rows; bounds the memory, about 50 bytes each, twice */
-  SUMS_MAX =
-      4096, /* of one slice; beyond, they are added to the slices early. They should fit the processor's cache */
-  DIGIT = 12 /* bits, of the sort by second */
+  DIGIT = 12           /* bits, of the sort by second */
 };
 
 /* -- the tree of windows ---------------------------------------------------------------------------------------------------------- */
@@ -31,7 +30,6 @@ static bool finer(const livenps_state *state, size_t a, size_t b) {
 void livenps_spread_open(livenps_state *state) {
   size_t count = state->window_count;
   state->finest_first = livenps_alloc((count + 1) * sizeof *state->finest_first);
-  state->entrances = livenps_alloc((count + 1) * sizeof *state->entrances);
   state->roots = livenps_alloc((count + 1) * sizeof *state->roots);
   for (size_t w = 0; w < count; w++) {
     size_t at = w;
@@ -63,15 +61,15 @@ static void pendings_free(livenps_pendings *rows) {
 
 void livenps_spread_free(livenps_state *state) {
   for (size_t w = 0; w < state->window_count; w++) {
-    free(state->windows[w].sums.at);
     free(state->windows[w].fed);
   }
   free(state->finest_first);
   free(state->roots);
-  free(state->entrances);
   free(state->cell_sums.at);
   free(state->hollow);
   free(state->order);
+  free(state->served);
+  free(state->by_series);
   pendings_free(&state->pending);
   pendings_free(&state->merged);
 }
@@ -110,14 +108,6 @@ void livenps_state_pend(livenps_state *state, livenps_cell_place *cell, int64_t 
 }
 
 /* -- sums -------------------------------------------------------------------------------------------------------------------------- */
-
-static livenps_sum *sums_new(livenps_sums *sums) {
-  if (sums->count == sums->capacity) {
-    sums->capacity = sums->capacity ? sums->capacity * 2 : 64;
-    sums->at = livenps_resize(sums->at, sums->capacity * sizeof *sums->at);
-  }
-  return &sums->at[sums->count++];
-}
 
 /* Unsigned, as everywhere: a sum that wraps is undone by subtracting. */
 static void sum_value(int64_t *to, int64_t value) {
@@ -166,7 +156,8 @@ livenps_slot *livenps_slot_hollow(livenps_state *state, livenps_series *series, 
   return slot;
 }
 
-static void slot_add(livenps_state *state, livenps_pane *pane, livenps_slot *slot, const livenps_sum *sum) {
+static void slot_add(livenps_state *state, livenps_pane *pane, livenps_slot *slot) {
+  const livenps_sum *sum = &pane->sum;
   bool now = pane->number > pane->head - pane->length;
   livenps_counters *total = now ? &slot->now : &slot->previous;
   for (uint32_t mask = sum->mask; mask; mask &= mask - 1) {
@@ -186,91 +177,52 @@ static void slot_add(livenps_state *state, livenps_pane *pane, livenps_slot *slo
   }
 }
 
-static bool keeps(const livenps_pane *pane, int64_t second) {
-  return livenps_floor_divide(second * 1000, pane->config.slice_ms) > pane->head - 2 * pane->length;
-}
+static void flush(livenps_state *state, livenps_series *series, size_t window);
 
-static void fed_flush(livenps_state *state, size_t window);
-
-/* From here on sums are of the slice that this second is in. */
-static void fed_open(livenps_state *state, size_t window, int64_t second) {
+/* From here on the window's sum is of the slice that this moment is in. */
+static void open_slice(livenps_state *state, livenps_series *series, size_t window, int64_t ms) {
   livenps_pane *pane = &state->windows[window];
-  int64_t number = livenps_floor_divide(second * 1000, pane->config.slice_ms);
-  if (pane->sums.count && number != pane->number) {
-    fed_flush(state, window);
-  }
-  pane->number = number;
-  pane->second = second;
-}
-
-/* The series' sum in the slice that is open; *fresh: it has nothing in it yet. */
-static livenps_sum *fed_sum(livenps_state *state, livenps_series *series, size_t window) {
-  livenps_pane *pane = &state->windows[window];
-  livenps_place *place = &series->places[window];
-  if (place->sum) {
-    return &pane->sums.at[place->sum - 1];
-  }
-  if (pane->sums.count == SUMS_MAX) {
-    fed_flush(state, window);
-  }
-  livenps_sum *sum = sums_new(&pane->sums);
-  place->sum = pane->sums.count;
-  sum->of.series = series;
-  sum->slot = place->slot;
-  sum->mask = 0;
-  return sum;
-}
-
-/* A busy state is larger than any cache: memory is asked for before it is used, so that the waits overlap. */
-static void prefetch(const livenps_pane *pane, size_t now, uint32_t at) {
-  if (at + 12 < pane->sums.count) {
-    const livenps_sum *sum = &pane->sums.at[at + 12];
-    const char *slot = (const char *)sum->slot;
-    if (slot) {
-      __builtin_prefetch(slot, 1);
-      __builtin_prefetch(slot + now + sizeof(int64_t) * (size_t)__builtin_ctz(sum->mask), 1);
-      __builtin_prefetch(slot + now + sizeof(int64_t) * (size_t)(31 - __builtin_clz(sum->mask)), 1);
-    }
-  }
-  if (at + 4 < pane->sums.count) {
-    const livenps_slot *slot = pane->sums.at[at + 4].slot;
-    if (slot && slot->slices.last) {
-      __builtin_prefetch(slot->slices.last, 1);
-      __builtin_prefetch((const char *)slot->slices.last + 64, 1);
-      __builtin_prefetch(slot->slices.pages + slot->slices.count - 1);
-    }
-  }
-}
-
-/* Adds the sums to their slices and to the windows that are fed from this one. */
-static void fed_flush(livenps_state *state, size_t window) {
-  livenps_pane *pane = &state->windows[window];
-  size_t total = pane->number > pane->head - pane->length ? offsetof(livenps_slot, now)
-                                                          : offsetof(livenps_slot, previous);
-  bool kept =
-      keeps(pane, pane->second); /* else only windows that are fed from this one have a place for it */
-  if (pane->sums.count == 0) {
+  if (ms >= pane->begin_ms && ms < pane->end_ms) {
     return;
   }
-  if (kept) {
+  flush(state, series, window);
+  pane->number = livenps_floor_divide(ms, pane->config.slice_ms);
+  pane->begin_ms = pane->number * pane->config.slice_ms;
+  pane->end_ms = pane->begin_ms + pane->config.slice_ms;
+}
+
+/* Adds the sum to its slice and to the windows that are fed from this one. */
+static void flush(livenps_state *state, livenps_series *series, size_t window) {
+  livenps_pane *pane = &state->windows[window];
+  if (!pane->sum.mask) {
+    return;
+  }
+  /* Else only windows that are fed from this one have a place for it. */
+  if (pane->begin_ms >= pane->oldest_ms) {
     livenps_pane_block(pane, livenps_floor_divide(pane->number, LIVENPS_BLOCK))->dirty = true;
+    livenps_slot *slot = series->places[window].slot;
+    slot_add(state, pane, slot ? slot : livenps_slot_hollow(state, series, window));
   }
   for (size_t i = 0; i < pane->fed_count; i++) {
-    fed_open(state, pane->fed[i], pane->second);
+    open_slice(state, series, pane->fed[i], pane->begin_ms);
+    sum_sum(&state->windows[pane->fed[i]].sum, &pane->sum);
   }
-  for (uint32_t i = 0; i < pane->sums.count; i++) {
-    livenps_sum *sum = &pane->sums.at[i];
-    livenps_series *series = sum->of.series;
-    series->places[window].sum = 0;
-    if (kept) {
-      prefetch(pane, total, i);
-      slot_add(state, pane, sum->slot ? sum->slot : livenps_slot_hollow(state, series, window), sum);
-    }
-    for (size_t f = 0; f < pane->fed_count; f++) {
-      sum_sum(fed_sum(state, series, pane->fed[f]), sum);
+  pane->sum.mask = 0;
+}
+
+/* A row goes to the finest windows that keep it. */
+static void enter(livenps_state *state, livenps_series *series, const size_t *windows, size_t count,
+                  const livenps_pending *row, const int64_t *values) {
+  for (size_t i = 0; i < count; i++) {
+    livenps_pane *pane = &state->windows[windows[i]];
+    int64_t ms = row->second * 1000;
+    if (ms >= pane->oldest_ms) {
+      open_slice(state, series, windows[i], ms);
+      sum_row(&pane->sum, row->mask, values);
+    } else {
+      enter(state, series, pane->fed, pane->fed_count, row, values);
     }
   }
-  pane->sums.count = 0;
 }
 
 /* -- the spread -------------------------------------------------------------------------------------------------------------------- */
@@ -315,7 +267,7 @@ static const livenps_order *sort(livenps_state *state) {
 /* Rows of one cell and second, from several entries, become one. */
 static void merge(livenps_state *state) {
   const livenps_pendings *rows = &state->pending;
-  livenps_sums *sums = &state->cell_sums;
+  livenps_cell_sums *sums = &state->cell_sums;
   const livenps_order *sorted = sort(state);
   state->merged.count = state->merged.value_count = 0;
   for (size_t i = 0; i < rows->count;) {
@@ -330,70 +282,96 @@ static void merge(livenps_state *state) {
         __builtin_prefetch(&rows->at[sorted[i + 8].row].cell->sum, 1);
       }
       const livenps_pending *row = &rows->at[sorted[i].row];
-      livenps_sum *sum;
-      if (row->cell->sum) {
-        sum = &sums->at[row->cell->sum - 1];
-      } else {
-        sum = sums_new(sums);
-        sum->of.cell = row->cell;
-        sum->mask = 0;
-        row->cell->sum = sums->count;
+      if (!row->cell->sum) {
+        if (sums->count == sums->capacity) {
+          sums->capacity = sums->capacity ? sums->capacity * 2 : 64;
+          sums->at = livenps_resize(sums->at, sums->capacity * sizeof *sums->at);
+        }
+        sums->at[sums->count].cell = row->cell;
+        sums->at[sums->count].sum.mask = 0;
+        row->cell->sum = ++sums->count;
       }
-      sum_row(sum, row->mask, rows->values + row->first);
+      sum_row(&sums->at[row->cell->sum - 1].sum, row->mask, rows->values + row->first);
     }
     for (uint32_t s = 0; s < sums->count; s++) {
-      sums->at[s].of.cell->sum = 0;
-      rows_add(&state->merged, sums->at[s].of.cell, of, sums->at[s].mask, sums->at[s].at);
+      livenps_cell_sum *sum = &sums->at[s];
+      sum->cell->sum = 0;
+      rows_add(&state->merged, sum->cell, of, sum->sum.mask, sum->sum.at);
     }
   }
 }
 
-/* The windows that rows of this second are added to: the finest ones that keep it. */
-static size_t entrances(const livenps_state *state, const size_t *windows, size_t count, int64_t second,
-                        size_t *out) {
-  size_t found = 0;
+/* The merged rows' places by series; returns how many series there are. Each one's rows end at its number of them then. */
+static size_t group(livenps_state *state, size_t rollup) {
+  const livenps_pendings *rows = &state->merged;
+  size_t count = 0;
+  uint32_t end = 0;
+  for (size_t i = 0; i < rows->count; i++) {
+    if (i + 32 < rows->count) {
+      __builtin_prefetch(&rows->at[i + 32].cell->series[rollup]);
+    }
+    if (i + 12 < rows->count && rows->at[i + 12].cell->series[rollup]) {
+      __builtin_prefetch(&rows->at[i + 12].cell->series[rollup]->rows, 1);
+    }
+    livenps_series *series = rows->at[i].cell->series[rollup];
+    if (series && series->rows++ == 0) {
+      state->served[count++] = series;
+    }
+  }
   for (size_t i = 0; i < count; i++) {
-    const livenps_pane *pane = &state->windows[windows[i]];
-    if (keeps(pane, second)) {
-      out[found++] = windows[i];
-    } else {
-      found += entrances(state, pane->fed, pane->fed_count, second, out + found);
+    uint32_t own = state->served[i]->rows;
+    state->served[i]->rows = end;
+    end += own;
+  }
+  for (size_t i = 0; i < rows->count; i++) {
+    livenps_series *series = rows->at[i].cell->series[rollup];
+    if (series) {
+      state->by_series[series->rows++] = (uint32_t)i;
     }
   }
-  return found;
+  return count;
 }
 
-static void prefetch_series(const livenps_pendings *rows, size_t at, size_t rollup, size_t window) {
-  if (at + 32 < rows->count) {
-    __builtin_prefetch(&rows->at[at + 32].cell->series[rollup]);
+/* A busy state is larger than any cache: what a series needs is asked for before its turn, in the order in which it is found. */
+static void prefetch(const livenps_state *state, size_t at, size_t count) {
+  if (at + 12 < count) {
+    const char *series = (const char *)state->served[at + 12];
+    __builtin_prefetch(series);
+    __builtin_prefetch(series + 64);
+    __builtin_prefetch(series + 128);
   }
-  if (at + 8 < rows->count) {
-    const livenps_series *series = rows->at[at + 8].cell->series[rollup];
-    if (series) {
-      __builtin_prefetch(&series->places[window], 1);
+  for (size_t w = 0; at + 6 < count && w < state->window_count; w++) {
+    const livenps_slot *slot = state->served[at + 6]->places[w].slot;
+    if (slot) {
+      __builtin_prefetch(slot, 1);
+      __builtin_prefetch(&slot->now, 1);
+      __builtin_prefetch(&slot->now.at[8], 1);
+    }
+  }
+  for (size_t w = 0; at + 2 < count && w < state->window_count; w++) {
+    const livenps_slot *slot = state->served[at + 2]->places[w].slot;
+    if (slot && slot->slices.last) {
+      __builtin_prefetch(slot->slices.last, 1);
+      __builtin_prefetch((const char *)slot->slices.last + 64, 1);
+      __builtin_prefetch(slot->slices.pages + slot->slices.count - 1);
     }
   }
 }
 
 static void spread_rollup(livenps_state *state, size_t rollup) {
   const livenps_pendings *rows = &state->merged;
-  for (size_t i = 0; i < rows->count;) {
-    int64_t second = rows->at[i].second;
-    size_t count = entrances(state, state->roots, state->root_count, second, state->entrances);
-    for (size_t e = 0; e < count; e++) {
-      fed_open(state, state->entrances[e], second);
+  size_t count = group(state, rollup), at = 0;
+  for (size_t i = 0; i < count; i++) {
+    livenps_series *series = state->served[i];
+    prefetch(state, i, count);
+    for (; at < series->rows; at++) {
+      const livenps_pending *row = &rows->at[state->by_series[at]];
+      enter(state, series, state->roots, state->root_count, row, rows->values + row->first);
     }
-    for (; i < rows->count && rows->at[i].second == second; i++) {
-      prefetch_series(rows, i, rollup, state->finest_first[0]);
-      livenps_series *series = rows->at[i].cell->series[rollup];
-      for (size_t e = 0; series && e < count; e++) {
-        sum_row(fed_sum(state, series, state->entrances[e]), rows->at[i].mask,
-                rows->values + rows->at[i].first);
-      }
+    series->rows = 0;
+    for (size_t w = 0; w < state->window_count; w++) {
+      flush(state, series, state->finest_first[w]);
     }
-  }
-  for (size_t i = 0; i < state->window_count; i++) {
-    fed_flush(state, state->finest_first[i]);
   }
 }
 
@@ -403,6 +381,15 @@ void livenps_state_spread(const livenps_state *constant) {
     return;
   }
   merge(state);
+  if (state->served_capacity < state->merged.count) {
+    state->served_capacity = state->merged.capacity;
+    state->served = livenps_resize(state->served, state->served_capacity * sizeof *state->served);
+    state->by_series = livenps_resize(state->by_series, state->served_capacity * sizeof *state->by_series);
+  }
+  for (size_t w = 0; w < state->window_count; w++) {
+    livenps_pane *pane = &state->windows[w];
+    pane->oldest_ms = (pane->head - 2 * pane->length + 1) * pane->config.slice_ms;
+  }
   for (size_t r = 0; r < state->rollup_count; r++) {
     spread_rollup(state, r);
   }

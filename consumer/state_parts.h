@@ -38,7 +38,6 @@ typedef struct {
   bool changed;       /* in the list of changes */
   bool stale;         /* the test must be made again */
   int8_t verdict;
-  uint32_t sum;  /* only inside a spread: place of its sum in the window's list, from 1 */
   uint32_t note; /* see livenps_view */
 } livenps_place;
 
@@ -48,6 +47,7 @@ struct livenps_series {
   size_t at; /* place in the roll-up's list */
   uint32_t rollup;
   uint32_t slots; /* windows with slices; a series without any is dead */
+  uint32_t rows;  /* only inside a spread: how many it gets, then where they end in the order by series */
   bool gone;      /* in the list of the dead */
   bool other;     /* this is ~other */
   bool has_target;
@@ -89,28 +89,30 @@ typedef struct {
 
 /* Counters of which few are not zero: at[i] says something only where the mask has bit i. */
 typedef struct {
-  union {
-    livenps_series *series;
-    struct livenps_cell_place *cell;
-  } of;
-  livenps_slot *slot; /* of the series, when it began; NULL: none */
   uint32_t mask;
   int64_t at[LIVENPS_COUNTERS];
 } livenps_sum;
 
+/* The sums of one second's rows by cell, inside a spread. */
 typedef struct {
-  livenps_sum *at;
+  struct livenps_cell_place *cell;
+  livenps_sum sum;
+} livenps_cell_sum;
+
+typedef struct {
+  livenps_cell_sum *at;
   uint32_t count, capacity;
-} livenps_sums;
+} livenps_cell_sums;
 
 typedef struct {
   livenps_window config;
   int64_t length; /* in slices: W/g */
   int64_t head;   /* the newest slice at the clock */
   livenps_calendar calendar;
-  /* While rows are spread: the sums of one slice, which go to the windows that are fed from this one too. */
-  livenps_sums sums;
-  int64_t number, second; /* that slice, and a second in it */
+  /* While a series' rows are spread: what it gets in one slice, and that slice: its number, and [begin_ms, end_ms). */
+  livenps_sum sum;
+  int64_t number, begin_ms, end_ms;
+  int64_t oldest_ms; /* the same: the window keeps what is not older than this */
   size_t *fed; /* windows whose slices consist of whole slices of this one, and of no coarser window's */
   size_t fed_count;
   livenps_block *blocks; /* sorted */
@@ -165,7 +167,6 @@ struct livenps_state {
   size_t *finest_first; /* windows by slice */
   size_t *roots;        /* windows that are fed from rows */
   size_t root_count;
-  size_t *entrances; /* room for as many as there are windows */
   livenps_group *rollups;
   size_t rollup_count;
   size_t series_max;
@@ -186,9 +187,12 @@ struct livenps_state {
   int64_t oldest_ms;        /* what is older than this is in no window at the clock */
   livenps_pendings pending; /* in the order of arrival */
   livenps_pendings merged;  /* only inside a spread: by second, one for each cell */
-  livenps_sums cell_sums;   /* the same: of one second */
-  livenps_order *order;     /* the same: room for twice order_capacity */
+  livenps_cell_sums cell_sums;
+  livenps_order *order; /* the same: room for twice order_capacity */
   size_t order_capacity;
+  livenps_series **served; /* the same: the series of one roll-up that have rows */
+  uint32_t *by_series;     /* the same: the merged rows by series, and by second within one */
+  size_t served_capacity;
   livenps_slot **hollow; /* slots that may be without a slice when everything is spread */
   size_t hollow_count, hollow_capacity;
 
