@@ -86,7 +86,7 @@ class Booted:
         with open("/proc/%d/task/%d/children" % (self.program.pid, self.program.pid)) as f:
             return next((int(child) for child in f.read().split()), None)
 
-    def run(self, *command, check=True, input=None, timeout=300):
+    def run(self, *command, check=True, input=None, timeout=600):
         enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"]
         result = subprocess.run([*enter, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive",
                                  "LC_ALL=C.UTF-8", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -166,6 +166,7 @@ def test_life(world, root):
     # ---- with settings, and the password as the package's example says ----
     root.write("/etc/livenps/livenps.yaml", json.dumps({
         "kafka": {"bootstrap.servers": bootstrap, "session.timeout.ms": "6000"}, "topics": ["contacts"],
+        "startup_timeout": "5m",
         "redis": {"url": redis.url}, "minimum_n": 1, "board": {"listen": "127.0.0.1:%d" % port}}, indent=1))
     root.write("/etc/livenps/credentials/redis-password", PASSWORD + "\n", 0o600)
     for unit in UNITS:
@@ -200,6 +201,9 @@ def test_life(world, root):
     wait_for(lambda: int(root.show(UNITS[1], "NRestarts")) >= 1 and root.show(UNITS[1], "ActiveState") == "active", 60,
              "systemd starts the board again")
     assert root.show(UNITS[1], "MainPID") != before
+    root.run("rm", "/etc/systemd/system/livenps-board.service.d/soon.conf")
+    root.run("systemctl", "daemon-reload")
+    root.run("systemctl", "restart", UNITS[1])
 
     # ---- installed once more, as an upgrade is: what ran runs again, settings stay ----
     before = root.show(UNITS[0], "MainPID")
