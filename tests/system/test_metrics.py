@@ -394,6 +394,7 @@ def test_dashboards_are_whole():
 
 # ---- the end ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.sanitize
 def test_redis_away(live):
     """The last of this file: the instance stays healthy, is not ready, and says why; and the metrics tell."""
     live.redis.kill()
@@ -411,3 +412,6 @@ def test_redis_away(live):
     for port in both:
         wait_for(lambda: get(port, "/readyz")[0] == 200, 120, "ready again")
     assert sum(sample(metrics(port), "livenps_adoptions_total") for port in both) > 2
+    for program in (live.simulator, live.consumer, live.standby):
+        assert program.stop(timeout=30) == 0
+    assert not live.world.sanitizer_reports()
