@@ -313,7 +313,10 @@ int livenps_command_settings(const livenps_command_line *line, char **environmen
     } else if (strcmp(name, "redis") == 0) {
       result = set_short_cut(settings, name, "redis.url", value, error);
     } else if (strcmp(name, "listen") == 0) {
-      result = set_short_cut(settings, name, "board.listen", value, error);
+      result = set_short_cut(
+          settings, name,
+          strcmp(line->program->commands[line->command].name, "serve") == 0 ? "serve.listen" : "board.listen",
+          value, error);
     }
     if (result != 0) {
       return -1;
@@ -342,8 +345,14 @@ int livenps_command_check(const livenps_settings *settings, bool producer, liven
   if (check_file("redis.password_file", settings->redis_password_file, error) != 0 ||
       check_file("board.token_file", settings->board_token_file, error) != 0 ||
       check_file("metrics.token_file", settings->metrics_token_file, error) != 0 ||
+      check_file("serve.token_file", settings->serve_token_file, error) != 0 ||
       check_file("redis.ca_file", settings->redis_ca_file, error) != 0) {
     return -1;
+  }
+  for (size_t i = 0; i < settings->webhooks.count; i++) {
+    if (check_file("webhooks", settings->webhooks.at[i].value, error) != 0) {
+      return -1;
+    }
   }
   for (size_t i = 0; i < settings->mappings.count; i++) {
     livenps_mapping *mapping = NULL;
@@ -626,7 +635,7 @@ void livenps_command_man(const livenps_program *program, livenps_buffer *out) {
   man_text(
       out,
       "LIVENPS_CONFIG names the configuration file when --config is not given. LIVENPS_REDIS_PASSWORD is "
-      "Redis's password, LIVENPS_BOARD_TOKEN the board's token, LIVENPS_METRICS_TOKEN that of /metrics. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
+      "Redis's password, LIVENPS_BOARD_TOKEN the board's token, LIVENPS_SERVE_TOKEN that of livenps-producer serve, LIVENPS_METRICS_TOKEN that of /metrics. LIVENPS_KAFKA_SASL_PASSWORD is kafka.sasl.password, and so on for every setting. An unknown name "
       "that begins with LIVENPS_ is an error, for it is most likely a mistake.");
   livenps_buffer_print(out, ".SH SIGNALS\n");
   man_text(out, program->signals);

@@ -67,7 +67,7 @@ bool livenps_exporter_answer(const livenps_exported *exported, const char *path,
   return false;
 }
 
-static void answer_request(void *opaque, const livenps_http_request *request, livenps_http_answer *answer) {
+static void answer_request(void *opaque, livenps_http_request *request, livenps_http_answer *answer) {
   const livenps_exporter *exporter = opaque;
   livenps_exporter_answer(&exporter->exported, livenps_http_path(request), answer);
 }

@@ -37,7 +37,8 @@ typedef struct {
   void *opaque;
   /* Is what stands at the path private? NULL: everything is. */
   bool (*is_private)(void *opaque, const char *path);
-  void (*answer)(void *opaque, const livenps_http_request *request, livenps_http_answer *answer);
+  /* request is there until the answer is sent. */
+  void (*answer)(void *opaque, livenps_http_request *request, livenps_http_answer *answer);
   /* NULL where no answer is a stream. */
   void (*opened)(void *opaque, livenps_http_stream *stream, void *of_stream);
   void (*closed)(void *opaque, void *of_stream); /* the stream is no more, or never was; once for each */

@@ -299,7 +299,7 @@ static const livenps_setting table[] = {
 
     {"Metrics for Prometheus", "metrics.listen", LIVENPS_KIND_TEXT, AT(metrics_listen), "", 0, 0,
      "nothing, or an address and a port, such as 127.0.0.1:9464 or [::1]:9464", check_listen_or_none,
-     "Where run and simulate serve /metrics, /healthz and /readyz; each process needs a port of its own. Addresses "
+     "Where run, simulate and serve give /metrics, /healthz and /readyz; each process needs a port of its own. Addresses "
      "that others can reach need a token. Not given: nowhere."},
     {NULL, "metrics.token_file", LIVENPS_KIND_PATH, AT(metrics_token_file), "", 0, 0, "the path of a file",
      NULL,
@@ -307,6 +307,26 @@ static const livenps_setting table[] = {
      "other way."},
     {NULL, "metrics.hosts", LIVENPS_KIND_LIST, AT(metrics_hosts), "", 0, 0, "names of hosts, without a port",
      check_host, "Names under which Prometheus may ask, besides localhost and addresses."},
+
+    {"Events over HTTP (livenps-producer serve)", "serve.listen", LIVENPS_KIND_TEXT, AT(serve_listen),
+     "127.0.0.1:8081", 0, 0, "an address and a port, such as 127.0.0.1:8081 or [::1]:8081", check_listen,
+     "Where events are taken. Addresses that others can reach need a token."},
+    {NULL, "serve.token_file", LIVENPS_KIND_PATH, AT(serve_token_file), "", 0, 0, "the path of a file", NULL,
+     "A file whose first line is the token that publishers must send. LIVENPS_SERVE_TOKEN in the environment is the "
+     "other way."},
+    {NULL, "serve.hosts", LIVENPS_KIND_LIST, AT(serve_hosts), "", 0, 0, "names of hosts, without a port",
+     check_host, "Names under which it may be asked, besides localhost and addresses."},
+    {NULL, "serve.max_body", LIVENPS_KIND_SIZE, AT(serve_max_body), "4mb", KB, 64 * MB, NULL, NULL,
+     "The longest request."},
+    {NULL, "serve.max_waiting", LIVENPS_KIND_SIZE, AT(serve_max_waiting), "64mb", MB, 4 * GB, NULL, NULL,
+     "How much may be in memory of requests that are being read, and again of events that the broker has not "
+     "acknowledged. Beyond that: 429."},
+    {NULL, "serve.ack_timeout", LIVENPS_KIND_DURATION, AT(serve_ack_timeout_ms), "10s", MS(100), 5 * MINUTE,
+     NULL, NULL, "How long a request waits for the broker's acknowledgement. Then: 503."},
+    {NULL, "webhooks", LIVENPS_KIND_MAP, AT(webhooks), "", 0, 0, "the path of a file", check_mapping,
+     "By topic, a file whose first line is the secret that its vendor signs webhooks with; serve then takes them at "
+     "/webhooks/TOPIC. The topic needs a mapping file with a signature. Relative paths start at the configuration "
+     "file's folder."},
 };
 
 enum { TABLE_SIZE = sizeof table / sizeof table[0] };
@@ -661,6 +681,11 @@ static void set_pair(livenps_pairs *pairs, const char *name, const char *value) 
       (livenps_pair){livenps_copy(name, strlen(name)), livenps_copy(value, strlen(value))};
 }
 
+/* Maps by topic, whose values are paths. */
+static bool is_of_topics(const livenps_setting *setting) {
+  return setting->offset == AT(mappings) || setting->offset == AT(webhooks);
+}
+
 static int assign_pair(livenps_settings *settings, const livenps_setting *setting, const char *name,
                        const char *value, const char *folder, livenps_error *error) {
   livenps_error found = {0};
@@ -668,11 +693,11 @@ static int assign_pair(livenps_settings *settings, const livenps_setting *settin
     return -1;
   }
   if (setting->offset == AT(targets) ? check_touchpoint(name, &found) != 0
-                                     : setting->offset == AT(mappings) && check_topic(name, &found) != 0) {
+                                     : is_of_topics(setting) && check_topic(name, &found) != 0) {
     return livenps_fail(error, LIVENPS_E_USAGE, "%s", found.text);
   }
   livenps_pairs *pairs = field(settings, setting);
-  if (setting->offset == AT(mappings)) {
+  if (is_of_topics(setting)) {
     char *path = absolute(value, folder);
     set_pair(pairs, name, path);
     free(path);
@@ -1070,9 +1095,9 @@ static void environment_name(const char *path, char *out, size_t size) {
 
 static int set_from_environment(livenps_settings *settings, const char *name, const char *value,
                                 livenps_error *error) {
-  static const char *const others[] = {"LIVENPS_REDIS_PASSWORD", "LIVENPS_BOARD_TOKEN",
-                                       "LIVENPS_METRICS_TOKEN",  "LIVENPS_VECTORS",
-                                       "LIVENPS_CACHE",          "LIVENPS_CONFIG"};
+  static const char *const others[] = {
+      "LIVENPS_REDIS_PASSWORD", "LIVENPS_BOARD_TOKEN", "LIVENPS_METRICS_TOKEN", "LIVENPS_SERVE_TOKEN",
+      "LIVENPS_VECTORS",        "LIVENPS_CACHE",       "LIVENPS_CONFIG"};
   static const char kafka[] = "LIVENPS_KAFKA_";
   char known[96], best[96] = "", shown[128];
   size_t best_distance = strlen(name) / 4;
@@ -1181,6 +1206,17 @@ static int check_rollups(const livenps_settings *settings, livenps_error *error)
   return 0;
 }
 
+static int check_topics(const livenps_settings *settings, const livenps_pairs *pairs, const char *name,
+                        livenps_error *error) {
+  for (size_t i = 0; i < pairs->count; i++) {
+    if (settings->topics.count > 0 && !list_has(&settings->topics, pairs->at[i].name)) {
+      return livenps_fail(error, LIVENPS_E_USAGE, "%s.%s: there is no such topic in topics", name,
+                          pairs->at[i].name);
+    }
+  }
+  return 0;
+}
+
 int livenps_settings_check(const livenps_settings *settings, livenps_error *error) {
   char one[32], two[32];
   if (check_windows(settings, error) != 0 || check_rollups(settings, error) != 0) {
@@ -1214,11 +1250,14 @@ int livenps_settings_check(const livenps_settings *settings, livenps_error *erro
     livenps_buffer_free(&size);
     return -1;
   }
-  for (size_t i = 0; i < settings->mappings.count; i++) {
-    if (settings->topics.count > 0 && !list_has(&settings->topics, settings->mappings.at[i].name)) {
-      return livenps_fail(error, LIVENPS_E_USAGE, "mappings.%s: there is no such topic in topics",
-                          settings->mappings.at[i].name);
-    }
+  if (check_topics(settings, &settings->mappings, "mappings", error) != 0 ||
+      check_topics(settings, &settings->webhooks, "webhooks", error) != 0) {
+    return -1;
+  }
+  if (settings->serve_max_waiting < settings->serve_max_body) {
+    return livenps_fail(
+        error, LIVENPS_E_USAGE,
+        "serve.max_waiting is smaller than serve.max_body: the longest request would always be refused");
   }
   size_t suffix = strlen(settings->quarantine_suffix);
   char snapshots[250];

@@ -91,6 +91,15 @@ typedef struct {
       metrics_token_file; /* metrics.token_file; or LIVENPS_METRICS_TOKEN in the environment, never on a command line */
   livenps_list metrics_hosts; /* metrics.hosts */
 
+  char *serve_listen;       /* serve.listen 127.0.0.1:8081 */
+  char *serve_token_file;   /* serve.token_file; or LIVENPS_SERVE_TOKEN in the environment */
+  livenps_list serve_hosts; /* serve.hosts */
+  int64_t serve_max_body;   /* serve.max_body 4mb: of one request */
+  int64_t
+      serve_max_waiting; /* serve.max_waiting 64mb: of all that are being read; again of all on their way */
+  int64_t serve_ack_timeout_ms; /* serve.ack_timeout 10s: then 503 */
+  livenps_pairs webhooks;       /* webhooks.<topic>: path of a file with the secret its vendor signs with */
+
   /* Was it given? As long as not, trends and table.window follow rollups and windows. Kept by settings.c. */
   bool trends_given, table_window_given;
 } livenps_settings;
@@ -99,7 +108,7 @@ void livenps_settings_default(livenps_settings *settings);
 void livenps_settings_free(livenps_settings *settings);
 /* YAML file; unknown keys, wrong types and impossible values are errors "FILE:LINE: setting: what; allowed: ...". */
 int livenps_settings_file(livenps_settings *settings, const char *path, livenps_error *error);
-/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_BOARD_TOKEN, LIVENPS_METRICS_TOKEN, LIVENPS_VECTORS, LIVENPS_CACHE,
+/* Every LIVENPS_* variable; an unknown LIVENPS_ name is an error too, except LIVENPS_REDIS_PASSWORD, LIVENPS_BOARD_TOKEN, LIVENPS_METRICS_TOKEN, LIVENPS_SERVE_TOKEN, LIVENPS_VECTORS, LIVENPS_CACHE,
  * LIVENPS_CONFIG. */
 int livenps_settings_environment(livenps_settings *settings, char **environment, livenps_error *error);
 /* "path=value" of --set. Lists are comma-separated. */

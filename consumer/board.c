@@ -702,7 +702,7 @@ static bool is_private(void *opaque, const char *path) {
   return strncmp(path, "/api/", 5) == 0;
 }
 
-static void answer_request(void *opaque, const livenps_http_request *request, livenps_http_answer *answer) {
+static void answer_request(void *opaque, livenps_http_request *request, livenps_http_answer *answer) {
   board *on = opaque;
   const char *path = livenps_http_path(request);
   const livenps_page *page = livenps_page_find(path);

@@ -5,6 +5,7 @@
 enum {
   PUBLISH = 1 << LIVENPS_COMMAND_PUBLISH,
   CHECK = 1 << LIVENPS_COMMAND_CHECK,
+  SERVE = 1 << LIVENPS_COMMAND_SERVE,
   SIMULATE = 1 << LIVENPS_COMMAND_SIMULATE,
   EMBEDDED = 1 << LIVENPS_COMMAND_EMBEDDED,
 };
@@ -31,6 +32,21 @@ static const livenps_command commands[] = {
      "A vendor's payload by the mapping of its topic\n"
      "livenps-producer check --config livenps.yaml --topic delighted webhook.json\n",
      true},
+    {"serve", "[--topic TOPIC]... [--listen ADDRESS:PORT] [OPTIONS]", "Take events over HTTP.",
+     "Takes events that are posted as JSON to /events (the first topic) or /events/TOPIC, one, an array or one a line, and "
+     "answers when the broker has acknowledged every one of them: 200. All of a request is taken or nothing: events that "
+     "would be rejected are answered 422 with the reason of each; while the broker is away, or does not acknowledge in "
+     "time, the answer is 503, and the same bytes sent again are not written twice. Vendors' webhooks come to "
+     "/webhooks/TOPIC, by the topic's mapping file and with the signature that it names.\n\n"
+     "It listens on this machine only. On an address that others can reach it starts only with a token "
+     "(serve.token_file or LIVENPS_SERVE_TOKEN), which publishers send as Authorization: Bearer. It speaks plain HTTP: for "
+     "TLS put a proxy in front, and name it in serve.hosts. /healthz says that it lives, /readyz whether the broker is "
+     "there.",
+     "Take events for one topic\n"
+     "livenps-producer serve --bootstrap-servers kafka1:9092 --topic answers\n"
+     "For other machines, with a token, and a vendor's webhooks\n"
+     "livenps-producer serve --config /etc/livenps.yaml --listen 0.0.0.0:8081 --set serve.token_file=/etc/livenps/token\n",
+     false},
     {"simulate", "[--topic TOPIC] [--count N] [--rate N|max] [OPTIONS]", "Play a contact centre.",
      "Makes the events of a contact centre: touchpoints with different true scores, channels, a daily rhythm, journeys, "
      "invitations and answers, some early and some late. The same seed, start and options give the same bytes. Without "
@@ -52,12 +68,15 @@ static const livenps_command commands[] = {
 };
 
 static const livenps_option options[] = {
-    {"Where to send", PUBLISH | SIMULATE, "bootstrap-servers", "HOST:PORT[,...]",
+    {"Where to send", PUBLISH | SERVE | SIMULATE, "bootstrap-servers", "HOST:PORT[,...]",
      "Where Kafka is; short for --set kafka.bootstrap.servers=..."},
     {NULL, PUBLISH | SIMULATE, "topic", "TOPIC",
      "The topic to write. Default: the first of the setting topics"},
+    {NULL, SERVE, "topic", "TOPIC", "A topic to write; may be repeated. Default: the setting topics"},
     {NULL, CHECK, "topic", "TOPIC", "Whose mapping to use. Default: the first of the setting topics"},
     {NULL, SIMULATE, "dry-run", NULL, "Print the events, one a line, instead of sending them."},
+
+    {"Where to listen", SERVE, "listen", "ADDRESS:PORT", "Short for --set serve.listen=..."},
 
     {"Time", PUBLISH, "history", NULL,
      "The record's timestamp is the event's time, not now. Refused if the topic would delete such records or not take "
@@ -88,19 +107,29 @@ static const livenps_option options[] = {
 
 const livenps_program livenps_producer_program = {
     .name = "livenps-producer",
-    .summary = "publish, check and simulate contact-centre events for livenps",
+    .summary = "publish, check, take and simulate contact-centre events for livenps",
     .text =
-        "Sends contact-centre events to Kafka in the form that livenps-consumer counts, checks files of events, plays "
-        "a contact centre, and runs an embedded Kafka cluster for trying things.",
+        "Sends contact-centre events to Kafka in the form that livenps-consumer counts, checks files of events, takes events over "
+        "HTTP, plays a contact centre, and runs an embedded Kafka cluster for trying things.",
     .commands = commands,
     .command_count = sizeof commands / sizeof commands[0],
     .has_default = false,
     .options = options,
     .option_count = sizeof options / sizeof options[0],
     .signals =
-        "SIGTERM and SIGINT: stop reading or making events, wait for what is on its way, say how far it got, and "
+        "SIGTERM and SIGINT: stop reading, taking or making events, wait for what is on its way, say how far it got, and "
         "end. The exit code is 0 only if all that was sent was acknowledged.",
 };
+
+static int check_topic(const char *topic, livenps_error *error) {
+  size_t length = strlen(topic);
+  if (length < 1 || length > 249 ||
+      strspn(topic, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != length) {
+    return livenps_fail(error, LIVENPS_E_USAGE,
+                        "--topic: no topic's name; allowed: 1 to 249 of A-Z a-z 0-9 _ . -");
+  }
+  return 0;
+}
 
 /* --topic, else the first of topics, else NULL. */
 static int choose_topic(const livenps_command_line *line, const livenps_settings *settings,
@@ -110,13 +139,7 @@ static int choose_topic(const livenps_command_line *line, const livenps_settings
     *topic = settings->topics.count > 0 ? settings->topics.at[0] : NULL;
     return 0;
   }
-  size_t length = strlen(*topic);
-  if (length < 1 || length > 249 ||
-      strspn(*topic, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != length) {
-    return livenps_fail(error, LIVENPS_E_USAGE,
-                        "--topic: no topic's name; allowed: 1 to 249 of A-Z a-z 0-9 _ . -");
-  }
-  return 0;
+  return check_topic(*topic, error);
 }
 
 static int need_topic(const char *command, const char *topic, livenps_error *error) {
@@ -170,6 +193,23 @@ int livenps_simulate_arguments(const livenps_command_line *line, const livenps_s
     return -1;
   }
   return out->dry_run ? 0 : need_topic("simulate", out->topic, error);
+}
+
+int livenps_serve_arguments(const livenps_command_line *line, const livenps_settings *settings,
+                            livenps_serve_options *out, livenps_error *error) {
+  out->topics = livenps_command_values(line, "topic", &out->topic_count);
+  for (size_t i = 0; i < out->topic_count; i++) {
+    if (check_topic(out->topics[i], error) != 0) {
+      return -1;
+    }
+  }
+  if (out->topic_count == 0) {
+    out->topics = livenps_resize(out->topics, (settings->topics.count + 1) * sizeof *out->topics);
+    for (; out->topic_count < settings->topics.count; out->topic_count++) {
+      out->topics[out->topic_count] = settings->topics.at[out->topic_count];
+    }
+  }
+  return need_topic("serve", out->topic_count > 0 ? out->topics[0] : NULL, error);
 }
 
 int livenps_embedded_arguments(const livenps_command_line *line, livenps_embedded_options *out,

@@ -5,7 +5,13 @@
 #include "commands.h"
 
 /* The commands of livenps-producer, in the order of the table's bits. */
-enum { LIVENPS_COMMAND_PUBLISH, LIVENPS_COMMAND_CHECK, LIVENPS_COMMAND_SIMULATE, LIVENPS_COMMAND_EMBEDDED };
+enum {
+  LIVENPS_COMMAND_PUBLISH,
+  LIVENPS_COMMAND_CHECK,
+  LIVENPS_COMMAND_SERVE,
+  LIVENPS_COMMAND_SIMULATE,
+  LIVENPS_COMMAND_EMBEDDED
+};
 
 extern const livenps_program livenps_producer_program;
 
@@ -17,7 +23,9 @@ int livenps_check_arguments(const livenps_command_line *line, const livenps_sett
                             livenps_check_options *options, livenps_error *error);
 int livenps_simulate_arguments(const livenps_command_line *line, const livenps_settings *settings,
                                livenps_simulate_options *options, livenps_error *error);
-/* The caller frees options->topics (the array). */
+/* The caller frees options->topics (the array) of the next two. */
+int livenps_serve_arguments(const livenps_command_line *line, const livenps_settings *settings,
+                            livenps_serve_options *options, livenps_error *error);
 int livenps_embedded_arguments(const livenps_command_line *line, livenps_embedded_options *options,
                                livenps_error *error);
 

@@ -37,6 +37,13 @@ typedef struct {
 int livenps_simulate(const livenps_settings *settings, const livenps_simulate_options *options);
 
 typedef struct {
+  const char **topics; /* at least one; /events is the first */
+  size_t topic_count;
+} livenps_serve_options;
+/* Takes events over HTTP until a signal; each request is answered when the broker has acknowledged all of its events. */
+int livenps_serve(const livenps_settings *settings, const livenps_serve_options *options);
+
+typedef struct {
   int brokers;
   const char **topics; /* "NAME:PARTITIONS" */
   size_t topic_count;

@@ -15,6 +15,13 @@ static int dispatch(const livenps_command_line *line, const livenps_settings *se
     return livenps_simulate_arguments(line, settings, &options, error) ? -1
                                                                        : livenps_simulate(settings, &options);
   }
+  case LIVENPS_COMMAND_SERVE: {
+    livenps_serve_options options;
+    int code =
+        livenps_serve_arguments(line, settings, &options, error) ? -1 : livenps_serve(settings, &options);
+    free(options.topics);
+    return code;
+  }
   case LIVENPS_COMMAND_EMBEDDED: {
     livenps_embedded_options options;
     int code = livenps_embedded_arguments(line, &options, error) ? -1 : livenps_embedded(settings, &options);

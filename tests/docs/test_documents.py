@@ -75,7 +75,7 @@ def test_scripts_that_are_shown_exist(name):
 def known_options():
     known = {}
     for program, commands in (("livenps-consumer", ["run", "replay", "verify", "table", "board", "log"]),
-                              ("livenps-producer", ["publish", "check", "simulate", "embedded"])):
+                              ("livenps-producer", ["publish", "check", "serve", "simulate", "embedded"])):
         texts = [subprocess.run([os.path.join(BUILD, program), *command, "--help"], capture_output=True, text=True,
                                 check=True).stdout for command in [[]] + [[c] for c in commands]]
         known[program] = set(re.findall(r"--[a-z][a-z-]*", "\n".join(texts)))

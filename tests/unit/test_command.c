@@ -60,6 +60,7 @@ static int judge(const char *text, livenps_error *error) {
     livenps_check_options check;
     livenps_simulate_options simulate;
     livenps_embedded_options embedded = {0};
+    livenps_serve_options serve = {0};
     switch (line.command) {
     case LIVENPS_COMMAND_PUBLISH:
       result = livenps_publish_arguments(&line, &settings, &publish, error);
@@ -69,9 +70,11 @@ static int judge(const char *text, livenps_error *error) {
       result = livenps_simulate_arguments(&line, &settings, &simulate, error);
       break;
     case LIVENPS_COMMAND_EMBEDDED: result = livenps_embedded_arguments(&line, &embedded, error); break;
+    case LIVENPS_COMMAND_SERVE: result = livenps_serve_arguments(&line, &settings, &serve, error); break;
     default: break;
     }
     free(embedded.topics);
+    free(serve.topics);
   }
   livenps_settings_free(&settings);
   livenps_command_free(&line);
@@ -104,6 +107,8 @@ static void test_right_command_lines(void **state) {
       "livenps-producer simulate --dry-run",
       "livenps-producer simulate --topic a --rate max --seed 0 --count 1 --touchpoints 3 --start 0 --incident --cloudevents",
       "livenps-producer simulate --topic a --rate 0.5 --truth x",
+      "livenps-producer serve --topic a --topic b.c --listen [::1]:0",
+      "livenps-producer serve --set topics=a,b",
       "livenps-producer embedded",
       "livenps-producer embedded --brokers 3 --topic a:6 --topic b.c:1000",
       "livenps-producer --dump-config",
@@ -180,7 +185,7 @@ static void test_wrong_command_lines(void **state) {
        "--from: no entry's id; allowed: - for the oldest, + for the newest, MS, MS-SEQ, or "
        "a time such as 2026-11-21T10:15:00Z"},
       {"livenps-producer",
-       "a command is needed: publish, check, simulate or embedded; see livenps-producer --help"},
+       "a command is needed: publish, check, serve, simulate or embedded; see livenps-producer --help"},
       {"livenps-producer publish x",
        "publish needs --topic, or the setting topics; see livenps-producer publish --help"},
       {"livenps-producer publish --topic a/b x",
@@ -200,6 +205,13 @@ static void test_wrong_command_lines(void **state) {
       {"livenps-producer simulate x", "simulate takes no 'x'; see livenps-producer simulate --help"},
       {"livenps-producer simulate",
        "simulate needs --topic, or the setting topics; see livenps-producer simulate --help"},
+      {"livenps-producer serve",
+       "serve needs --topic, or the setting topics; see livenps-producer serve --help"},
+      {"livenps-producer serve --topic a --topic a/b",
+       "--topic: no topic's name; allowed: 1 to 249 of A-Z a-z 0-9 _ . -"},
+      {"livenps-producer serve --topic a --listen 127.0.0.1",
+       "--listen: '127.0.0.1' is no address and port; allowed: an address and a port, such as 127.0.0.1:8081 or "
+       "[::1]:8081"},
       {"livenps-producer embedded --topic a",
        "--topic: not NAME:PARTITIONS with 1 to 1000 partitions, for example answers:6"},
       {"livenps-producer embedded --topic a:0",
