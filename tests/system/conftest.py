@@ -107,4 +107,8 @@ def world(request, tmp_path, kafka):
 @pytest.fixture
 def own_world(request, tmp_path, own_kafka):
     """Like world, on the broker that may be stopped."""
-    yield from make_world(request, tmp_path, own_kafka)
+    try:
+        yield from make_world(request, tmp_path, own_kafka)
+    finally:
+        if any(request.node.stash.get(_failed, [])):
+            own_kafka.tool("start", "1")  # for the next test's sake, where this one has not come to it
