@@ -26,8 +26,8 @@ struct livenps_metrics {
   char name_space[160]; /* namespace="default", or "" */
   size_t *first;        /* of a metric's slots */
   _Atomic int64_t *slots;
-  pthread_mutex_t lock; /* of lines: those that print, and those who replace them once a second */
-  livenps_buffer *lines;
+  pthread_mutex_t lock;   /* of lines: those that print, and those who replace them once a second */
+  livenps_buffer **lines; /* of a metric that has some: one of each source */
   int64_t started_ms;
 };
 
@@ -59,6 +59,9 @@ void livenps_metrics_open(livenps_metrics **out, const livenps_metric *table, si
   metrics->lines = livenps_alloc((count + 1) * sizeof *metrics->lines);
   for (size_t i = 0; i < count; i++) {
     metrics->first[i + 1] = metrics->first[i] + slots_of(&table[i]);
+    if (has_lines(&table[i])) {
+      metrics->lines[i] = livenps_alloc(LIVENPS_SOURCES * sizeof *metrics->lines[i]);
+    }
   }
   metrics->slots = livenps_alloc((metrics->first[count] + 1) * sizeof *metrics->slots);
   for (size_t i = 0; i < count; i++) {
@@ -82,7 +85,10 @@ void livenps_metrics_close(livenps_metrics *metrics) {
     return;
   }
   for (size_t i = 0; i < metrics->count; i++) {
-    livenps_buffer_free(&metrics->lines[i]);
+    for (size_t source = 0; metrics->lines[i] && source < LIVENPS_SOURCES; source++) {
+      livenps_buffer_free(&metrics->lines[i][source]);
+    }
+    free(metrics->lines[i]);
   }
   pthread_mutex_destroy(&metrics->lock);
   free(metrics->lines);
@@ -124,8 +130,10 @@ void livenps_metrics_forget(livenps_metrics *metrics, size_t metric) {
     return;
   }
   if (has_lines(&metrics->table[metric])) {
-    livenps_buffer none = {0};
-    livenps_metrics_end(metrics, metric, &none);
+    for (size_t source = 0; source < LIVENPS_SOURCES; source++) {
+      livenps_buffer none = {0};
+      livenps_metrics_end(metrics, metric, source, &none);
+    }
     return;
   }
   for (size_t which = 0; which < slots_of(&metrics->table[metric]); which++) {
@@ -178,12 +186,12 @@ void livenps_metrics_line(const livenps_metrics *metrics, size_t metric, livenps
   put_value(lines, value, metrics->table[metric].unit);
 }
 
-void livenps_metrics_end(livenps_metrics *metrics, size_t metric, livenps_buffer *lines) {
+void livenps_metrics_end(livenps_metrics *metrics, size_t metric, size_t source, livenps_buffer *lines) {
   livenps_buffer before = *lines;
   if (metrics) {
     pthread_mutex_lock(&metrics->lock);
-    before = metrics->lines[metric];
-    metrics->lines[metric] = *lines;
+    before = metrics->lines[metric][source];
+    metrics->lines[metric][source] = *lines;
     pthread_mutex_unlock(&metrics->lock);
   }
   livenps_buffer_free(&before);
@@ -252,7 +260,10 @@ void livenps_metrics_print(livenps_metrics *metrics, livenps_buffer *out) {
     }
     if (has_lines(metric)) {
       pthread_mutex_lock(&metrics->lock);
-      livenps_buffer_add(out, metrics->lines[i].at ? metrics->lines[i].at : "", metrics->lines[i].length);
+      for (size_t source = 0; source < LIVENPS_SOURCES; source++) {
+        const livenps_buffer *lines = &metrics->lines[i][source];
+        livenps_buffer_add(out, lines->at ? lines->at : "", lines->length);
+      }
       pthread_mutex_unlock(&metrics->lock);
       continue;
     }

@@ -39,11 +39,13 @@ void livenps_metrics_observe(livenps_metrics *metrics, size_t metric, int64_t us
 void livenps_metrics_forget(livenps_metrics *metrics, size_t metric);
 
 /* A gauge by topic and partition (its label is "topic,partition"): begin, one line for each, end. Together they take the place of
- * all lines of before; until then those are shown. One thread. */
+ * all lines of before from the same source; until then those are shown. One thread for each source, a number below LIVENPS_SOURCES. */
+enum { LIVENPS_SOURCES = 64 };
 void livenps_metrics_begin(livenps_metrics *metrics, size_t metric, livenps_buffer *lines);
 void livenps_metrics_line(const livenps_metrics *metrics, size_t metric, livenps_buffer *lines,
                           const char *topic, int32_t partition, int64_t value);
-void livenps_metrics_end(livenps_metrics *metrics, size_t metric, livenps_buffer *lines); /* takes lines */
+void livenps_metrics_end(livenps_metrics *metrics, size_t metric, size_t source,
+                         livenps_buffer *lines); /* takes lines */
 
 /* Appends everything in Prometheus's text format 0.0.4, and of the process: CPU time, memory, start. */
 void livenps_metrics_print(livenps_metrics *metrics, livenps_buffer *out);

@@ -196,6 +196,9 @@ static const livenps_setting table[] = {
      check_instance,
      "A name makes this a static member of the group: after a restart it gets its partitions back without a rebalance. "
      "Each running instance needs a name of its own."},
+    {NULL, "workers", LIVENPS_KIND_NUMBER, AT(workers), "1", 1, LIVENPS_WORKERS_MAX, NULL, NULL,
+     "How many threads of this instance read, each as a member of the group with partitions of its own. More than cores, "
+     "or than partitions, are of no use."},
     {NULL, "startup_timeout", LIVENPS_KIND_DURATION, AT(startup_timeout_ms), "30s", MS(100), HOUR, NULL, NULL,
      "How long to wait at the start for the broker, the topics and Redis. Afterwards the program waits for ever."},
     {NULL, "allow_compacted", LIVENPS_KIND_BOOL, AT(topics_allow_compacted), "false", 0, 0, NULL, NULL,

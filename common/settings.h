@@ -9,6 +9,8 @@
  * environment (LIVENPS_ and the path in capitals with underscores), --set path=value, options of a subcommand.
  * Durations are written "100ms", "5s", "7d"; sizes "64kb", "256mb". In the struct: milliseconds and bytes. */
 
+enum { LIVENPS_WORKERS_MAX = 64 };
+
 typedef struct {
   char *name, *value;
 } livenps_pair;
@@ -30,6 +32,7 @@ typedef struct {
       mappings; /* mappings.<topic>: path of a mapping file; relative to the configuration file's folder */
   char *namespace_; /* namespace, default "default": 1-64 of A-Z a-z 0-9 _ . - */
   char *instance;   /* instance: "" (a random writer id, dynamic membership) or a name (static membership) */
+  int64_t workers;  /* workers 1: threads that read, each a member of the group */
 
   char *redis_url;      /* redis.url, default redis://127.0.0.1:6379 */
   char *redis_username; /* redis.username (or in the URL) */

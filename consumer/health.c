@@ -159,7 +159,7 @@ static void measure(const livenps_publisher *publisher, const livenps_state *sta
                            partitions[i].partition, behind > 0 ? behind : 0);
     }
   }
-  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_BEHIND, &lines);
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_BEHIND, 0, &lines);
 }
 
 void livenps_publish_health(livenps_publisher *publisher, const livenps_state *state,

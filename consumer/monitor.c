@@ -34,6 +34,8 @@ static const char *const reloads[] = {"lease", "broken", "gone", "lineage", "lat
 static const char *const origins[] = {"topic", "snapshot"};
 static const char *const stores[] = {"redis", "kafka"};
 
+_Static_assert((int)LIVENPS_SOURCES >= (int)LIVENPS_WORKERS_MAX, "each worker is a source");
+
 struct livenps_monitor {
   const livenps_settings *settings;
   livenps_metrics *metrics;
@@ -42,9 +44,11 @@ struct livenps_monitor {
   const char *reasons[LIVENPS_REASONS];
   livenps_window *windows;
   const char **window_names;
-  atomic_bool down[LIVENPS_M_CONNECTIONS]; /* Redis */
-  atomic_bool assigned;
-  _Atomic int64_t caught_up_ms;
+  atomic_bool aggregator_up; /* Redis, for it */
+  struct {
+    atomic_bool up, assigned;
+    _Atomic int64_t caught_up_ms;
+  } readers[LIVENPS_WORKERS_MAX]; /* as many as settings->workers */
 };
 
 static void take_table(livenps_monitor *monitor) {
@@ -88,25 +92,40 @@ static void take_table(livenps_monitor *monitor) {
 
 /* ---- ready? --------------------------------------------------------------------------------------------------------- */
 
+static bool readers_up(const livenps_monitor *monitor) {
+  bool up = true;
+  for (int i = 0; i < monitor->settings->workers; i++) {
+    up &= monitor->readers[i].up;
+  }
+  return up;
+}
+
 static bool ready(void *opaque, livenps_buffer *why) {
   livenps_monitor *monitor = opaque;
-  bool well = true;
-  if (!monitor->assigned) {
+  bool assigned = true;
+  bool caught_up = true;
+  for (int i = 0; i < monitor->settings->workers; i++) {
+    const int64_t since_ms = monitor->readers[i].caught_up_ms;
+    const int64_t behind_ms = since_ms == INT64_MAX ? 0 : livenps_monotonic_ms() - since_ms - SLACK_MS;
+    const bool has_some = monitor->readers[i].assigned;
+    assigned &= has_some;
+    caught_up &= !has_some || (since_ms != 0 && behind_ms <= monitor->settings->complete_lag_ms);
+  }
+  const bool up[LIVENPS_M_CONNECTIONS] = {
+      [LIVENPS_M_BY_COMMIT] = readers_up(monitor), [LIVENPS_M_BY_AGGREGATE] = monitor->aggregator_up};
+  bool well = assigned && caught_up;
+  if (!assigned) {
     livenps_buffer_print(why,
                          "the group has not given out partitions yet, or their positions are not known\n");
-    well = false;
   }
   for (int i = 0; i < LIVENPS_M_CONNECTIONS; i++) {
-    if (monitor->down[i]) {
+    if (!up[i]) {
       livenps_buffer_print(why, "Redis is away, or refuses what is written (%s)\n", connections[i]);
       well = false;
     }
   }
-  const int64_t caught_up_ms = monitor->caught_up_ms;
-  const int64_t behind_ms = caught_up_ms == INT64_MAX ? 0 : livenps_monotonic_ms() - caught_up_ms - SLACK_MS;
-  if (monitor->assigned && (caught_up_ms == 0 || behind_ms > monitor->settings->complete_lag_ms)) {
+  if (!caught_up) {
     livenps_buffer_print(why, "not all partitions are read to their ends yet (complete_lag, and 5 s)\n");
-    well = false;
   }
   return well;
 }
@@ -128,9 +147,6 @@ int livenps_monitor_open(livenps_monitor **out, const livenps_settings *settings
   for (size_t i = 0; i < settings->windows.count; i++) {
     livenps_window_parse(settings->windows.at[i], &monitor->windows[i], NULL);
     monitor->window_names[i] = monitor->windows[i].name;
-  }
-  for (int i = 0; i < LIVENPS_M_CONNECTIONS; i++) {
-    monitor->down[i] = true;
   }
   take_table(monitor);
   livenps_metrics_open(&monitor->metrics, monitor->table, LIVENPS_M_COUNT, settings->namespace_);
@@ -160,17 +176,20 @@ livenps_metrics *livenps_monitor_metrics(livenps_monitor *monitor) {
 
 /* ---- what the threads say ------------------------------------------------------------------------------------------- */
 
-void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_connection connection, bool up) {
+void livenps_monitor_aggregator(livenps_monitor *monitor, bool redis) {
   if (monitor) {
-    monitor->down[connection] = !up;
-    livenps_metrics_set(monitor->metrics, LIVENPS_M_REDIS_UP, connection, up);
+    monitor->aggregator_up = redis;
+    livenps_metrics_set(monitor->metrics, LIVENPS_M_REDIS_UP, LIVENPS_M_BY_AGGREGATE, redis);
   }
 }
 
-void livenps_monitor_reading(livenps_monitor *monitor, bool assigned, int64_t caught_up_ms) {
+void livenps_monitor_reading(livenps_monitor *monitor, int reader, bool redis, bool assigned,
+                             int64_t caught_up_ms) {
   if (monitor) {
-    monitor->caught_up_ms = caught_up_ms;
-    monitor->assigned = assigned;
+    monitor->readers[reader].caught_up_ms = caught_up_ms;
+    monitor->readers[reader].assigned = assigned;
+    monitor->readers[reader].up = redis;
+    livenps_metrics_set(monitor->metrics, LIVENPS_M_REDIS_UP, LIVENPS_M_BY_COMMIT, readers_up(monitor));
   }
 }
 

@@ -132,12 +132,12 @@ int livenps_monitor_open(livenps_monitor **out, const livenps_settings *settings
 void livenps_monitor_close(livenps_monitor *monitor); /* first the threads that write */
 livenps_metrics *livenps_monitor_metrics(livenps_monitor *monitor);
 
-/* Whether Redis could be used when it was last tried. */
-void livenps_monitor_redis(livenps_monitor *monitor, livenps_monitor_connection connection, bool up);
-
-/* The reader: whether the group has given it partitions (or none), and they may be read; since when all of them were last seen read to
- * their ends (monotonic; INT64_MAX where there are none). */
-void livenps_monitor_reading(livenps_monitor *monitor, bool assigned, int64_t caught_up_ms);
+/* The aggregator: whether it could use Redis when it last tried. */
+void livenps_monitor_aggregator(livenps_monitor *monitor, bool redis);
+/* A reader, by its number: the same; whether the group has given it partitions (or none), and they may be read; since when all of them
+ * were last seen read to their ends (monotonic; INT64_MAX where there are none). */
+void livenps_monitor_reading(livenps_monitor *monitor, int reader, bool redis, bool assigned,
+                             int64_t caught_up_ms);
 /* The aggregator stands by: what it said of the namespace is another's to say. */
 void livenps_monitor_standby(livenps_monitor *monitor);
 

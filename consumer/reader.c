@@ -6,6 +6,7 @@
 #include "../common/log.h"
 #include "../common/stop.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +33,11 @@ enum {
   STILL_MS =
       30000, /* a partition that has more stands still for so long: asked why (see examine), ever more rarely */
   STILL_MOST_MS = 600000,
-  JOINING_MS = 5000,   /* longer without partitions at the start is said in the log */
-  BELIEVED_MS = 30000, /* so long after a hole was confirmed others in the partition are believed */
-  LOOK_MS = 500,       /* at doubts and forwards */
-  MEASURE_MS = 250,    /* how often the monitor is told */
+  JOINING_MS = 5000,           /* longer without partitions at the start is said in the log */
+  BELIEVED_MS = 30000,         /* so long after a hole was confirmed others in the partition are believed */
+  LOOK_MS = 500,               /* at doubts and forwards */
+  MEASURE_MS = 250,            /* how often the monitor is told */
+  TOLD = LIVENPS_REASONS + 32, /* numbers, at most */
   VERIFY_MS =
       3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
   STEP_AGAIN_MS = 20,
@@ -82,6 +84,7 @@ struct livenps_reader {
   bool *seek;
   int64_t clock_ms, pause_at_ms;
   livenps_reader_stats stats;
+  int64_t told[TOLD]; /* to the monitor */
   cached cache[CACHE];
 };
 
@@ -382,6 +385,7 @@ static void drop(livenps_reader *reader) {
 static int64_t measure_lanes(livenps_reader *reader, livenps_metrics *metrics) {
   livenps_buffer positions = {0}, lags = {0};
   int64_t caught_up_ms = INT64_MAX;
+  const size_t source = (size_t)reader->config.number;
   livenps_metrics_begin(metrics, LIVENPS_M_PARTITION_POSITION, &positions);
   livenps_metrics_begin(metrics, LIVENPS_M_PARTITION_LAG, &lags);
   for (size_t i = 0; i < reader->batch.lane_count; i++) {
@@ -398,9 +402,18 @@ static int64_t measure_lanes(livenps_reader *reader, livenps_metrics *metrics) {
       livenps_metrics_line(metrics, LIVENPS_M_PARTITION_LAG, &lags, lane->topic, lane->partition,
                            lane->high > lane->next ? lane->high - lane->next : 0);
   }
-  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_POSITION, &positions);
-  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_LAG, &lags);
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_POSITION, source, &positions);
+  livenps_metrics_end(metrics, LIVENPS_M_PARTITION_LAG, source, &lags);
   return caught_up_ms;
+}
+
+/* Several readers share a metric: each adds what it has not said yet. place: whose turn it is among those that are said. */
+static void say(livenps_reader *reader, size_t *place, livenps_monitor_metric metric, size_t which,
+                int64_t value) {
+  assert(*place < TOLD);
+  int64_t *told = &reader->told[(*place)++];
+  livenps_metrics_add(livenps_monitor_metrics(reader->config.monitor), metric, which, value - *told);
+  *told = value;
 }
 
 /* Says to the monitor what this thread has counted. Not for every record: these numbers are only looked at now and then. */
@@ -411,24 +424,25 @@ static void measure(livenps_reader *reader) {
   if (!metrics || !commit)
     return;
   livenps_reader_stats stats;
+  size_t place = 0;
   livenps_reader_stats_get(reader, &stats);
   /* What came out of the decoder and was refused for what it says. */
   uint64_t decoded = stats.records - stats.rejected;
   for (int i = 0; i < LIVENPS_REASONS; i++) {
-    livenps_metrics_set(metrics, LIVENPS_M_REJECTED, (size_t)i, (int64_t)stats.reasons[i]);
+    say(reader, &place, LIVENPS_M_REJECTED, (size_t)i, (int64_t)stats.reasons[i]);
     if (i == LIVENPS_REASON_FUTURE || i == LIVENPS_REASON_UNKNOWN_TOUCHPOINT ||
         i == LIVENPS_REASON_NO_RECORD_TIME)
       decoded += stats.reasons[i];
   }
   for (size_t i = 0; i < sizeof stats.fates / sizeof *stats.fates; i++)
-    livenps_metrics_set(metrics, LIVENPS_M_RECORDS, i, (int64_t)stats.fates[i]);
-  livenps_metrics_set(metrics, LIVENPS_M_CONSUMED, 0, (int64_t)stats.records);
-  livenps_metrics_set(metrics, LIVENPS_M_DECODED, 0, (int64_t)decoded);
+    say(reader, &place, LIVENPS_M_RECORDS, i, (int64_t)stats.fates[i]);
+  say(reader, &place, LIVENPS_M_CONSUMED, 0, (int64_t)stats.records);
+  say(reader, &place, LIVENPS_M_DECODED, 0, (int64_t)decoded);
   if (reader->config.quarantine) {
     const size_t pending = livenps_quarantine_pending(reader->config.quarantine);
-    livenps_metrics_set(metrics, LIVENPS_M_QUARANTINE_PENDING, 0, (int64_t)pending);
-    livenps_metrics_set(metrics, LIVENPS_M_QUARANTINED, 0,
-                        (int64_t)livenps_quarantine_written(reader->config.quarantine));
+    say(reader, &place, LIVENPS_M_QUARANTINE_PENDING, 0, (int64_t)pending);
+    say(reader, &place, LIVENPS_M_QUARANTINED, 0,
+        (int64_t)livenps_quarantine_written(reader->config.quarantine));
   }
   const uint64_t commits[] = {[LIVENPS_M_COMMIT_OK] = commit->commits,
                               [LIVENPS_M_COMMIT_CONFLICT] = commit->conflicts,
@@ -436,15 +450,15 @@ static void measure(livenps_reader *reader) {
                               [LIVENPS_M_COMMIT_FULL] = commit->full,
                               [LIVENPS_M_COMMIT_LOST] = commit->lost};
   for (size_t i = 0; i < sizeof commits / sizeof *commits; i++)
-    livenps_metrics_set(metrics, LIVENPS_M_COMMITS, i, (int64_t)commits[i]);
-  livenps_metrics_set(metrics, LIVENPS_M_ADOPTIONS, 0, (int64_t)stats.adoptions);
-  livenps_metrics_set(metrics, LIVENPS_M_REBALANCES, 0, (int64_t)stats.rebalances);
-  livenps_metrics_set(metrics, LIVENPS_M_STRAYS, 0, (int64_t)stats.strays);
-  livenps_metrics_set(metrics, LIVENPS_M_REFETCHES, 0, (int64_t)stats.refetches);
-  livenps_metrics_set(metrics, LIVENPS_M_RESTARTS, 0, (int64_t)stats.restarts);
-  livenps_metrics_set(metrics, LIVENPS_M_ASSIGNED, 0, (int64_t)stats.lanes);
-  livenps_monitor_redis(monitor, LIVENPS_M_BY_COMMIT, !reader->outage_since_ms);
-  livenps_monitor_reading(monitor, reader->assigned && !reader->adopt, measure_lanes(reader, metrics));
+    say(reader, &place, LIVENPS_M_COMMITS, i, (int64_t)commits[i]);
+  say(reader, &place, LIVENPS_M_ADOPTIONS, 0, (int64_t)stats.adoptions);
+  say(reader, &place, LIVENPS_M_REBALANCES, 0, (int64_t)stats.rebalances);
+  say(reader, &place, LIVENPS_M_STRAYS, 0, (int64_t)stats.strays);
+  say(reader, &place, LIVENPS_M_REFETCHES, 0, (int64_t)stats.refetches);
+  say(reader, &place, LIVENPS_M_RESTARTS, 0, (int64_t)stats.restarts);
+  say(reader, &place, LIVENPS_M_ASSIGNED, 0, (int64_t)stats.lanes);
+  livenps_monitor_reading(monitor, reader->config.number, !reader->outage_since_ms,
+                          reader->assigned && !reader->adopt, measure_lanes(reader, metrics));
 }
 
 /* -- positions ---------------------------------------------------------------------------------------------------- */

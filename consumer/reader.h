@@ -19,6 +19,7 @@ typedef struct {
   livenps_quarantine
       *quarantine;          /* NULL: rejected records are counted only (replay: live has quarantined them) */
   livenps_monitor *monitor; /* NULL: nobody wants to know */
+  int number;               /* this reader's, for the monitor: below LIVENPS_WORKERS_MAX */
   /* In a dry run each batch goes here instead of Redis. */
   int (*sink)(void *opaque, const livenps_entry *entry, livenps_error *error);
   void *opaque;

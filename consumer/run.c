@@ -8,7 +8,7 @@
 #include "commands.h"
 #include "keep.h"
 #include "monitor.h"
-#include "reader.h"
+#include "worker.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,11 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A live instance: one thread reads and commits, one tries to be (or is) the aggregator, one asks Kafka how far its topics reach.
- * They share the settings, read-only, and the watch. */
+/* A live instance: one thread reads and commits, or several (worker.h), one tries to be (or is) the aggregator, one asks Kafka how far its
+ * topics reach. They share the settings, read-only, and the watch. */
 
 enum {
-  STEP_MS = 10,
   LEAVE_SECONDS =
       4, /* after a signal: by then we are gone, whatever hangs. A crash is exact, so an early end is too. */
 };
@@ -65,7 +64,7 @@ static void *aggregator_thread(void *opaque) {
         livenps_log(LIVENPS_INFO, "aggregate", "going on after %.1f s",
                     (double)(now_ms - outage_since_ms) / 1000.0);
       outage_since_ms = backoff_ms = 0;
-      livenps_monitor_redis(monitor, LIVENPS_M_BY_AGGREGATE, true);
+      livenps_monitor_aggregator(monitor, true);
       if (livenps_aggregate_active(aggregate))
         livenps_metrics_set(livenps_monitor_metrics(monitor), LIVENPS_M_ACTIVE, 0, 1);
       else
@@ -82,7 +81,7 @@ static void *aggregator_thread(void *opaque) {
       outage_since_ms = now_ms;
       livenps_log(LIVENPS_WARN, "aggregate", "%s", error.text);
     }
-    livenps_monitor_redis(monitor, LIVENPS_M_BY_AGGREGATE, false);
+    livenps_monitor_aggregator(monitor, false);
     livenps_monitor_standby(monitor); /* whoever cannot reach Redis does not know either */
     backoff_ms = backoff_ms ? backoff_ms * 2 : settings->tick_ms;
     if (backoff_ms > settings->redis_backoff_max_ms)
@@ -147,12 +146,10 @@ static void writer_name(const livenps_settings *settings, char out[65]) {
 int livenps_run(const livenps_settings *settings) {
   livenps_error error = {0};
   livenps_rules rules = {0};
-  livenps_watch *watch = NULL;
   livenps_keep *keep = NULL;
-  livenps_commit commit = {0};
-  livenps_quarantine *quarantine = NULL;
-  livenps_reader *reader = NULL;
   livenps_monitor *monitor = NULL;
+  const int count = (int)settings->workers;
+  livenps_worker *workers = livenps_alloc((size_t)count * sizeof *workers), *first = &workers[0];
   aggregating aggregator = {0};
   bool started = false;
   char writer[65];
@@ -167,70 +164,59 @@ int livenps_run(const livenps_settings *settings) {
   if (livenps_monitor_open(&monitor, settings, &error))
     goto end;
   /* Kafka first: a wrong property is told at once, without waiting for Redis. */
-  if (livenps_commit_open(&commit, settings, rules.hash, writer, &error) ||
-      livenps_watch_open(&watch, settings, &error) || reach_redis(commit.redis, settings, &error) ||
-      livenps_quarantine_open(&quarantine, settings, &error) ||
+  if (livenps_worker_open(first, settings, &rules, writer, 0, monitor, &error) ||
+      reach_redis(first->commit.redis, settings, &error) ||
       livenps_keep_open(&keep, settings, rules.hash, &error))
     goto end;
-  livenps_quarantine_prepare(quarantine, settings);
-  livenps_watch_start(watch, true);
+  for (int i = 1; i < count; i++)
+    if (livenps_worker_open(&workers[i], settings, &rules, writer, i, monitor, &error))
+      goto end;
+  livenps_quarantine_prepare(first->quarantine, settings);
   livenps_keep_start(keep, livenps_monitor_metrics(monitor));
 
   aggregator.config =
       (livenps_aggregate_config){.settings = settings,
                                  .instance = writer,
-                                 .source = {livenps_watch_beginnings, livenps_watch_partitions, watch},
+                                 .source = {livenps_watch_beginnings, livenps_watch_partitions, first->watch},
                                  .keeper = livenps_keep_keeper(keep),
                                  .monitor = monitor,
                                  .paced = true};
   memcpy(aggregator.config.admit_hash, rules.hash, sizeof rules.hash);
   started = pthread_create(&aggregator.thread, NULL, aggregator_thread, &aggregator) == 0;
 
-  const livenps_reader_config config = {.settings = settings,
-                                        .admission = &rules.admission,
-                                        .mappings = (const livenps_mapping *const *)rules.mappings,
-                                        .watch = watch,
-                                        .commit = &commit,
-                                        .quarantine = quarantine,
-                                        .monitor = monitor};
-  if (livenps_reader_open(&reader, &config, &error) || livenps_reader_subscribe(reader, &error))
+  if (livenps_worker_join(first, &error))
     goto end;
+  for (int i = 1; i < count; i++)
+    if (livenps_worker_start(&workers[i], &error))
+      goto end;
   livenps_log(LIVENPS_INFO, "run", "instance %s reads %zu topics into namespace %s", writer,
               settings->topics.count, settings->namespace_);
   livenps_service_ready("instance %s reads %zu topics into namespace %s", writer, settings->topics.count,
                         settings->namespace_);
-  while (!livenps_stop && !aggregator.failed) {
-    livenps_pulse();
-    if (livenps_reader_step(reader, STEP_MS, &error))
-      break;
-  }
+  while (!livenps_stop && !aggregator.failed && !livenps_worker_step(first, &error))
+    ;
   if (aggregator.failed)
     error = aggregator.error;
 
 end:
-  if (reader && !error.code) {
-    livenps_reader_stats stats;
-    if (livenps_reader_flush(reader, &error))
-      livenps_fail_prefix(&error, "what was in hand will be read again");
-    livenps_reader_stats_get(reader, &stats);
-    livenps_log(
-        LIVENPS_INFO, "run",
-        "leaving: %llu records read, %llu accepted, %llu rejected, %llu commits, %llu jumps of offsets read twice",
-        (unsigned long long)stats.records, (unsigned long long)stats.accepted,
-        (unsigned long long)stats.rejected, (unsigned long long)commit.commits,
-        (unsigned long long)stats.refetches);
-  }
+  if (livenps_stop)
+    livenps_service_stopping(); /* leaving may be quicker than the thread that looks for the signal */
+  if (count > 1)
+    livenps_stop = 1; /* whatever ended this one: the others end with it, meanwhile */
+  livenps_worker_flush(first, &error);
+  for (int i = 1; i < count; i++)
+    livenps_worker_finish(&workers[i], &error);
   aggregator.stop = true; /* it folds what was just committed, while we leave the group */
-  livenps_reader_close(reader);
+  livenps_worker_leave(first);
   if (started)
     pthread_join(aggregator.thread, NULL);
   if (!error.code && aggregator.lost)
     livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
   livenps_keep_close(keep);
+  for (int i = 0; i < count; i++)
+    livenps_worker_close(&workers[i]);
+  free(workers);
   livenps_monitor_close(monitor);
-  livenps_quarantine_close(quarantine);
-  livenps_watch_close(watch);
-  livenps_commit_close(&commit);
   livenps_rules_close(&rules);
   if (!error.code)
     return 0;

@@ -1,11 +1,13 @@
 """Partitions move between instances under load: exact each time."""
 
+import re
 import signal
 
 import pytest
 
 import cluster
 from cluster import wait_for
+from test_metrics import get, metrics, sample
 
 WINDOWS = "5m/1s,1h/10s"
 
@@ -75,6 +77,60 @@ def test_a_static_member_restarts_without_a_rebalance(world):
     assert one.log().count("assigned") == rebalances, "the other instance was disturbed"
     for consumer in (one, two):
         assert consumer.stop() == 0
+
+
+@pytest.mark.sanitize
+def test_workers_share_the_partitions(world):
+    """One process with two workers: partitions move to and from another instance, kill -9 in between: exact."""
+    redis, topic = world.redis(), world.topic(4)
+    port = cluster.free_port()
+    more = {"windows": WINDOWS, "workers": 2, "instance": "one", "metrics__listen": "127.0.0.1:%d" % port}
+    both = world.consumer(topic, redis, **more)
+    both.wait_log("assigned 2 partitions", 30, count=2)
+    simulation = world.load(topic, 2200)
+    goes_on(world, redis)
+    wait_for(lambda: members(world, redis) == 2, 20, "both workers write")
+    other = world.consumer(topic, redis, windows=WINDOWS)
+    wait_for(lambda: members(world, redis) == 3, 30, "two workers and another instance write")
+    goes_on(world, redis)
+    both.kill()
+    both = world.consumer(topic, redis, **more)
+    goes_on(world, redis)
+    assert other.stop() == 0
+    both.wait_log("assigned 2 partitions", 60, count=2)
+    goes_on(world, redis)
+    truth = simulation.end()
+    health = world.exact(redis, truth, topic, windows=WINDOWS)
+    ends = {p: int(health["position:%s/%d" % (topic, p)]) for p in range(4)}
+
+    def positions(found):
+        return {p: sample(found, "livenps_partition_position", partition=str(p)) for p in range(4)}
+
+    wait_for(lambda: positions(metrics(port)) == ends, 30, "both workers' partitions are among the metrics")
+    wait_for(lambda: get(port, "/readyz")[0] == 200, 30, "both workers are ready")
+    found = metrics(port)
+    assert sample(found, "livenps_partitions_assigned") == 4
+    assert both.stop() == 0
+    read = [int(re.search(r"worker %d leaving: (\d+) records read" % worker, both.log())[1]) for worker in (1, 2)]
+    assert min(read) > 0, "a worker read nothing"
+    assert sample(found, "livenps_records_consumed_total") == sum(read)
+    for program in world.programs:
+        assert "refused" not in program.log()
+
+
+def test_a_worker_that_fails_ends_the_process(world):
+    """Another process takes a static worker's name: that worker is fenced, and all of its process ends, with Kafka's reason."""
+    redis, topic = world.redis(), world.topic(4)
+    both = world.consumer(topic, redis, windows=WINDOWS, workers=2, instance="one")
+    both.wait_log("assigned 2 partitions", 30, count=2)
+    thief = world.consumer(topic, redis, windows=WINDOWS, instance="one.w2")
+    both.ended_on_purpose = True
+    assert both.wait() == 6
+    assert "worker 2: kafka: " in both.log()
+    simulation = world.load(topic, 1000)
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert thief.stop() == 0
 
 
 def test_two_instances_of_one_name(world):

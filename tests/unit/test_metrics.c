@@ -95,15 +95,21 @@ static void test_lines_replace_each_other(void **state) {
   livenps_metrics_line(metrics, LINES, &lines, "t", 0, 5);
   livenps_metrics_line(metrics, LINES, &lines, "t", 1, -6);
   assert_null(strstr(printed(metrics), "topic="));
-  livenps_metrics_end(metrics, LINES, &lines);
+  livenps_metrics_end(metrics, LINES, 0, &lines);
   assert_non_null(strstr(printed(metrics), "f{namespace=\"n\",topic=\"t\",partition=\"0\"} 5\n"
                                            "f{namespace=\"n\",topic=\"t\",partition=\"1\"} -6\n"));
   livenps_metrics_begin(metrics, LINES, &lines);
   livenps_metrics_line(metrics, LINES, &lines, "t", 1, 7);
-  livenps_metrics_end(metrics, LINES, &lines);
+  livenps_metrics_end(metrics, LINES, 0, &lines);
   const char *text = printed(metrics);
   assert_null(strstr(text, "partition=\"0\""));
   assert_non_null(strstr(text, "partition=\"1\"} 7\n"));
+  /* Another source's stand beside them. */
+  livenps_metrics_begin(metrics, LINES, &lines);
+  livenps_metrics_line(metrics, LINES, &lines, "t", 2, 8);
+  livenps_metrics_end(metrics, LINES, LIVENPS_SOURCES - 1, &lines);
+  assert_non_null(strstr(printed(metrics), "partition=\"1\"} 7\n"
+                                           "f{namespace=\"n\",topic=\"t\",partition=\"2\"} 8\n"));
   livenps_metrics_forget(metrics, LINES);
   assert_null(strstr(printed(metrics), "topic="));
   livenps_metrics_close(metrics);
@@ -119,7 +125,7 @@ static void test_nobody(void **state) {
   livenps_metrics_forget(NULL, LATER);
   livenps_metrics_begin(NULL, LINES, &lines);
   livenps_metrics_line(NULL, LINES, &lines, "t", 0, 5);
-  livenps_metrics_end(NULL, LINES, &lines);
+  livenps_metrics_end(NULL, LINES, 0, &lines);
   assert_null(lines.at);
   livenps_metrics_close(NULL);
 }
