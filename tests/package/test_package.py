@@ -1,6 +1,7 @@
 """The Debian package: what it is made of, and its whole life in a clean root with systemd: installed, refused without
 settings, started with secrets, watched, upgraded, purged."""
 
+import datetime
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import cluster  # noqa: E402
 import roots  # noqa: E402
 from cluster import wait_for  # noqa: E402
 
-UNITS = ["livenps-consumer.service", "livenps-board.service"]
+UNITS = ["livenps-consumer.service", "livenps-board.service", "livenps-serve.service"]
 PASSWORD = "a-password-of-redis-7f3a"
 
 
@@ -146,7 +147,7 @@ def test_life(world, root):
     redis.password, redis.client = PASSWORD, None
     kafka = cluster.Program(world, "kafka", [cluster.PRODUCER, "embedded", "--topic", "contacts:2"], cluster.environment({}))
     bootstrap = wait_for(lambda: kafka.out().split("\n")[0], 20, "the embedded cluster says where it is")
-    port = cluster.free_port()
+    port, serve_port = cluster.free_port(), cluster.free_port()
 
     # ---- installed: by name of its dependencies, nothing started ----
     root.run("apt-get", "-q", "update")
@@ -167,7 +168,8 @@ def test_life(world, root):
     root.write("/etc/livenps/livenps.yaml", json.dumps({
         "kafka": {"bootstrap.servers": bootstrap, "session.timeout.ms": "6000"}, "topics": ["contacts"],
         "startup_timeout": "5m",
-        "redis": {"url": redis.url}, "minimum_n": 1, "board": {"listen": "127.0.0.1:%d" % port}}, indent=1))
+        "redis": {"url": redis.url}, "minimum_n": 1, "board": {"listen": "127.0.0.1:%d" % port},
+        "serve": {"listen": "127.0.0.1:%d" % serve_port}}, indent=1))
     root.write("/etc/livenps/credentials/redis-password", PASSWORD + "\n", 0o600)
     for unit in UNITS:
         root.run("install", "-D", "-m", "0644", "/usr/share/doc/livenps/examples/secrets.conf",
@@ -190,7 +192,13 @@ def test_life(world, root):
         with urllib.request.urlopen("http://127.0.0.1:%d/api/views?rollup=all&window=5m" % port, timeout=5) as answer:
             return re.search(r'"all"', answer.read().decode())
     wait_for(scored, 60, "the board shows the whole")
-    wait_for(lambda: int(redis.hash("nps:{default}:health").get("accepted", 0)) == 400, 60, "every event is counted")
+    event = {"id": "a-1", "type": "answer", "time": datetime.datetime.now(datetime.timezone.utc).isoformat(), "touchpoint": "delivery",
+             "scale": "nps", "score": 9}
+    request = urllib.request.Request("http://127.0.0.1:%d/events" % serve_port, json.dumps(event).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert 200 <= answer.status < 300
+    wait_for(lambda: int(redis.hash("nps:{default}:health").get("accepted", 0)) == 401, 60, "every event is counted")
 
     # ---- one that stands still is started again ----
     before = root.show(UNITS[1], "MainPID")
@@ -220,5 +228,5 @@ def test_life(world, root):
         assert root.show(unit, "LoadState") == "not-found" and root.show(unit, "MainPID") == "0"
     left = root.run("find", "/etc", "/usr", "/var/lib/systemd", "-name", "*livenps*").stdout.split()
     assert left == []
-    assert redis.hash("nps:{default}:health")["accepted"] == "400"
+    assert redis.hash("nps:{default}:health")["accepted"] == "401"
     kafka.stop(signal.SIGTERM)
