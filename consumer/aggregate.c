@@ -855,9 +855,14 @@ static int fold_entry(livenps_aggregate *aggregate, const livenps_logged *logged
                         logged->id.id, aggregate->settings->namespace_, trouble.text);
   }
   /* The clock first: then what an entry brings takes its place in the order of the log, whether it is folded as it comes or years later from
-   * a snapshot; above the cap, the same names keep their series through a change of aggregator. */
+   * a snapshot; above the cap, the same names keep their series through a change of aggregator. And rows ahead of the clock would have to wait,
+   * each in a place of its own. */
   if (!aggregate->config.replay) {
     livenps_state_advance(aggregate->state, logged->ms);
+  } else if (entry.clock_ms != LIVENPS_NO_CLOCK) {
+    livenps_state_advance(aggregate->state, entry.clock_ms < aggregate->config.to_ms
+                                                ? entry.clock_ms
+                                                : aggregate->config.to_ms);
   }
   int result = livenps_state_fold(aggregate->state, &entry, logged->ms, &trouble);
   if (result == 0) {

@@ -896,14 +896,23 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
   return -1;
 }
 
+/* A replay has read all that it will. */
+static bool at_the_end(const livenps_reader *reader) {
+  for (size_t i = 0; i < reader->batch.lane_count; i++)
+    if (reader->batch.lanes[i].next < reader->batch.lanes[i].end)
+      return false;
+  return !livenps_batch_empty(&reader->batch);
+}
+
 static void flush_when_due(livenps_reader *reader) {
   const int64_t now_ms = livenps_monotonic_ms();
   const livenps_settings *settings = reader->config.settings;
   const bool full = livenps_combine_full(reader->batch.combine, (size_t)settings->commit_max_cells);
   const bool nothing = livenps_batch_empty(&reader->batch);
   if (reader->batch.lane_count == 0 || now_ms < (nothing ? reader->idle_at_ms : reader->flush_at_ms)) {
-    /* An early commit when a batch is full; but a batch that was refused as FULL keeps its pace. */
-    if (!full || reader->waiting_full || reader->outage_since_ms)
+    /* An early commit when a batch is full, or will not grow; but one that was refused as FULL, or is being verified, keeps its pace. */
+    const bool early = full || (at_the_end(reader) && !reader->verifying_since_ms);
+    if (!early || reader->waiting_full || reader->outage_since_ms)
       return;
   }
   livenps_error error = {0};

@@ -16,7 +16,11 @@
  * instead of threads, event time instead of Redis TIME as the clock. The namespace is the state, so a replay that was killed goes on
  * where it was; the end offsets are fixed at the start and kept there. */
 
-enum { STEP_MS = 20, LEASE_WAIT_MS = 30000 };
+enum {
+  STEP_MS = 20,
+  LEASE_WAIT_MS = 30000,
+  DRY_BATCH_MS = 1000 /* nobody waits for what is in hand, and larger batches have fewer rows */
+};
 
 typedef struct {
   const livenps_settings *settings;
@@ -148,12 +152,11 @@ static void sleep_ms(int64_t ms) {
 
 static int fold(void *opaque, const livenps_entry *entry, livenps_error *error) {
   replay *self = opaque;
-  if (livenps_state_fold(self->state, entry, self->options->to_ms, error))
-    return -1;
-  const int64_t clock_ms = livenps_state_entry_clock(self->state);
-  if (clock_ms != LIVENPS_NO_CLOCK)
-    livenps_state_advance(self->state, clock_ms < self->options->to_ms ? clock_ms : self->options->to_ms);
-  return 0;
+  const int64_t to_ms = self->options->to_ms;
+  /* The clock first: rows ahead of it would have to wait, each in a place of its own, for the clock that came with them. */
+  if (entry->clock_ms != LIVENPS_NO_CLOCK)
+    livenps_state_advance(self->state, entry->clock_ms < to_ms ? entry->clock_ms : to_ms);
+  return livenps_state_fold(self->state, entry, to_ms, error);
 }
 
 /* Event time may run at most speed times as fast as the wall clock: the event time that is due now. */
@@ -383,6 +386,8 @@ int livenps_replay(const livenps_settings *live, const livenps_replay_options *o
   settings.topics = (livenps_list){&topic, 1};
   settings.namespace_ = into;
   settings.instance = instance; /* a replay is nobody's static member */
+  if (options->dry_run)
+    settings.commit_interval_ms = DRY_BATCH_MS;
   replay self = {.settings = &settings, .options = options, .first_clock_ms = LIVENPS_NO_CLOCK};
 
   if (!prepare(&self, &error) && !read_all(&self, &error) && !finish(&self, &error))
