@@ -55,7 +55,7 @@ def kafka(request, tmp_path_factory):
 
 
 # They take longest, or wait most: begun last they would end alone, with nothing beside them.
-FIRST = ["test_unreadable", "test_producer", "test_keep", "test_anew", "test_keep_faults", "test_kafka_faults", "test_quarantine",
+FIRST = ["test_unreadable", "test_producer", "test_keep", "test_serve", "test_anew", "test_keep_faults", "test_kafka_faults", "test_quarantine",
          "test_redis_faults", "test_lifecycle", "test_hard_cases"]
 
 
