@@ -284,6 +284,10 @@ bool livenps_batch_adopt(livenps_batch *batch, livenps_lane *lane, const livenps
                          int64_t redis_ms) {
   const int64_t next = stored->next < 0 ? lane->start : stored->next;
   const bool seek = lane->next != next || lane->reseek || lane->out_of_range;
+  /* In an incarnation before, or before the offset that was stored in the same one. */
+  batch->went_back += lane->stored.next >= 0 &&
+                      (stored->incarnation < lane->stored.incarnation ||
+                       (stored->incarnation == lane->stored.incarnation && stored->next < lane->stored.next));
   lane->stored = *stored;
   if (stored->next < 0)
     lane->stored = (livenps_position){.next = -1, .incarnation = 1};

@@ -66,7 +66,9 @@ typedef struct {
   int64_t clock_ms;   /* of the entry in the making */
   uint64_t strays;    /* records below the expected offset, dropped; since the start */
   uint64_t refetches; /* jumps that were not believed at once; since the start */
-  uint64_t skips;     /* of those, the ones that were no holes: a second fetch brought the records */
+  uint64_t
+      went_back; /* positions adopted that lie before what was stored last: Redis lost commits; since the start */
+  uint64_t skips; /* of those, the ones that were no holes: a second fetch brought the records */
 } livenps_batch;
 
 void livenps_batch_init(livenps_batch *batch, const livenps_admission *admission);

@@ -30,6 +30,8 @@ typedef struct livenps_monitor livenps_monitor;
     "How long a commit to Redis took, whatever its result.")                                                 \
   X(ADOPTIONS, "livenps_adoptions_total", COUNTER, 1, NONE, false,                                           \
     "How often the positions were taken from Redis: after a rebalance, a refused commit, an outage.")        \
+  X(WENT_BACK, "livenps_positions_went_back_total", COUNTER, 1, NONE, false,                                 \
+    "Positions found further back than this instance had committed them: Redis lost commits.")               \
   X(REBALANCES, "livenps_rebalances_total", COUNTER, 1, NONE, false,                                         \
     "How often the group gave partitions to this instance or took some away.")                               \
   X(STRAYS, "livenps_stray_records_total", COUNTER, 1, NONE, false,                                          \

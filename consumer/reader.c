@@ -452,6 +452,7 @@ static void measure(livenps_reader *reader) {
   for (size_t i = 0; i < sizeof commits / sizeof *commits; i++)
     say(reader, &place, LIVENPS_M_COMMITS, i, (int64_t)commits[i]);
   say(reader, &place, LIVENPS_M_ADOPTIONS, 0, (int64_t)stats.adoptions);
+  say(reader, &place, LIVENPS_M_WENT_BACK, 0, (int64_t)reader->batch.went_back);
   say(reader, &place, LIVENPS_M_REBALANCES, 0, (int64_t)stats.rebalances);
   say(reader, &place, LIVENPS_M_STRAYS, 0, (int64_t)stats.strays);
   say(reader, &place, LIVENPS_M_REFETCHES, 0, (int64_t)stats.refetches);

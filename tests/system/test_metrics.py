@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import urllib.parse
 
@@ -61,7 +62,9 @@ class Live:
         self.redis = world.redis(aof=True)
         self.topic = world.topic(partitions=2)
         self.port, self.standby_port, self.producer_port = (cluster.free_port() for _ in range(3))
-        common = {"windows": "5m/1s,1h/10s", "snapshot__kafka_interval": "1s", "aggregate__snapshot": "1s", "minimum_n": 1}
+        common = {"windows": "5m/1s,1h/10s", "snapshot__kafka_interval": "1s", "aggregate__snapshot": "1s", "minimum_n": 1,
+                  # On a machine that stands still the one that aggregates stays the one.
+                  "aggregate__lease": "60s"}
         self.consumer = world.consumer(self.topic, self.redis, metrics__listen="127.0.0.1:%d" % self.port, **common)
         wait_for(lambda: sample(metrics(self.port), "livenps_aggregator_active") == 1, 30, "it aggregates")
         self.standby = world.consumer(self.topic, self.redis, metrics__listen="127.0.0.1:%d" % self.standby_port, **common)
@@ -142,6 +145,7 @@ def printed(port):
 
 def test_document_says_what_is_printed(live):
     consumer = ("Every instance", "The aggregator", "The namespace", "The process")
+    wait_for(lambda: set(metrics(live.port)) >= {"livenps_partition_position", "livenps_partition_lag_records"}, 30, "it reads a partition")
     assert printed(live.port) == documented(*consumer)
     assert printed(live.producer_port) == documented("The process", "The producer")
 
@@ -162,7 +166,8 @@ def test_numbers(live):
     assert sample(found, "livenps_namespace_records_rejected_total", reason="missing_field") == 1
     assert sum(sample(m, "livenps_records_rejected_total") for m in both) >= 3
     assert sum(sample(m, "livenps_records_quarantined_total") for m in both) >= 3
-    assert sum(sample(m, "livenps_partitions_assigned") for m in both) == 2
+    wait_for(lambda: sum(sample(metrics(port), "livenps_partitions_assigned") for port in (live.port, live.standby_port)) == 2, 30,
+             "both partitions are read")
     assert sum(sample(m, "livenps_aggregator_active") for m in both) == 1
     assert all(sample(m, "livenps_commits_total", result="ok") > 0 for m in both)
     assert sample(found, "livenps_commit_duration_seconds_count") >= sample(found, "livenps_commits_total", result="ok")
@@ -393,6 +398,25 @@ def test_dashboards_are_whole():
 
 
 # ---- the end ------------------------------------------------------------------------------------------------------------
+
+def test_redis_goes_back(live):
+    """To a file of some seconds ago, as after a failover: whoever had committed since sees it, and the alert fires."""
+    old = os.path.join(live.redis.folder, "old")
+    shutil.copytree(os.path.join(live.redis.folder, "appendonlydir"), old)
+    both = (live.port, live.standby_port)
+    before = sample(metrics(live.port), "livenps_namespace_records_total", fate="accepted")
+    wait_for(lambda: sample(metrics(live.port), "livenps_namespace_records_total", fate="accepted") > before + 200, 60, "more is counted")
+    assert sum(sample(metrics(port), "livenps_positions_went_back_total") for port in both) == 0
+    live.redis.kill()
+    shutil.rmtree(os.path.join(live.redis.folder, "appendonlydir"))
+    shutil.move(old, os.path.join(live.redis.folder, "appendonlydir"))
+    live.redis.start()
+    wait_for(lambda: sum(sample(metrics(port), "livenps_positions_went_back_total") for port in both) >= 1, 60, "positions went back")
+    wait_for(lambda: "LivenpsRedisRollback" in [alert["labels"]["alertname"] for alert in live.ask("alerts")["alerts"] if alert["state"] == "firing"],
+             60, "the alert fires")
+    for port in both:
+        wait_for(lambda: get(port, "/readyz")[0] == 200, 60, "ready again")
+
 
 @pytest.mark.sanitize
 def test_redis_away(live):

@@ -25,6 +25,7 @@ CALM = {
     'livenps_state_reloads_total{namespace="n",instance="a",reason="broken"}': "0x120",
     'livenps_state_reloads_total{namespace="n",instance="a",reason="lease"}': "0x120",
     'livenps_republishes_total{namespace="n",instance="a"}': "0x120",
+    'livenps_positions_went_back_total{namespace="n",instance="b"}': "0x120",
     'livenps_namespace_genesis{namespace="n",instance="a"}': "1x120",
     'livenps_namespace_lag_seconds{namespace="n",instance="a"}': "0.3x120",
     'livenps_namespace_complete{namespace="n",instance="a"}': "1x120",
@@ -68,6 +69,8 @@ CASES = {
                              {'livenps_state_reloads_total{namespace="n",instance="a",reason="lease"}': "0x10 1x120"}),
     "LivenpsRedisRollback ": (20, {'livenps_republishes_total{namespace="n",instance="a"}': "0x10 1x120"}, {"namespace": "n"},
                               {'livenps_republishes_total{namespace="n",instance="a"}': "1x120"}),
+    "LivenpsRedisRollback  ": (20, {'livenps_positions_went_back_total{namespace="n",instance="b"}': "0x10 2x120"}, {"namespace": "n"},
+                               {'livenps_positions_went_back_total{namespace="n",instance="b"}': "2x120"}),
     "LivenpsNamespaceBegunAnew": (30, {'livenps_namespace_genesis{namespace="n",instance="a"}': "1x20 2x120"}, {"namespace": "n"},
                                   # Another instance aggregates: the same number from elsewhere.
                                   {'livenps_namespace_genesis{namespace="n",instance="a"}': "1x20",

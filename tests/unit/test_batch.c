@@ -319,6 +319,24 @@ static void test_adopt_says_when_to_seek(void **state) {
   assert_true(adopt(lane, 40));
 }
 
+/* Redis lost commits where a position lies before the one that was stored; not where another instance went on. */
+static void test_positions_that_go_back(void **state) {
+  (void)state;
+  livenps_lane *lane = open_lane(3, 100);
+  adopt(lane, 100);
+  adopt(lane, 110);
+  livenps_batch_adopt(&batch, lane, &(livenps_position){.next = 5, .incarnation = 2}, 0); /* made anew */
+  assert_int_equal(batch.went_back, 0);
+  livenps_batch_adopt(&batch, lane, &(livenps_position){.next = 4, .incarnation = 2}, 0);
+  assert_int_equal(batch.went_back, 1);
+  adopt(lane, 110);
+  assert_int_equal(batch.went_back, 2);
+  adopt(lane, -1); /* not there any more */
+  assert_int_equal(batch.went_back, 3);
+  adopt(lane, 0);
+  assert_int_equal(batch.went_back, 3);
+}
+
 static void test_replay_ends_inside_a_hole(void **state) {
   (void)state;
   livenps_lane *lane = open_lane(0, 0);
@@ -567,6 +585,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_another_root, begin, end),
       cmocka_unit_test_setup_teardown(test_anchors, begin, end),
       cmocka_unit_test_setup_teardown(test_adopt_says_when_to_seek, begin, end),
+      cmocka_unit_test_setup_teardown(test_positions_that_go_back, begin, end),
       cmocka_unit_test_setup_teardown(test_replay_ends_inside_a_hole, begin, end),
       cmocka_unit_test_setup_teardown(test_gaps, begin, end),
       cmocka_unit_test_setup_teardown(test_read_through, begin, end),
