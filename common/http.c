@@ -30,6 +30,8 @@ struct livenps_http {
   struct MHD_Daemon *daemon;
   int events; /* an epoll instance of the daemon's */
   bool closing;
+  bool
+      resumed; /* a connection goes on at the next turn, which libmicrohttpd 0.9.75 does not count as something to do */
   livenps_http_stream *streams;
   size_t stream_count;
   livenps_http_request *requests;
@@ -265,6 +267,7 @@ void livenps_http_send(livenps_http_stream *stream, const void *bytes, size_t le
   livenps_buffer_add(&stream->out, bytes, length);
   if (stream->asleep) {
     stream->asleep = false;
+    stream->http->resumed = true;
     MHD_resume_connection(stream->connection);
   }
 }
@@ -395,6 +398,7 @@ void livenps_http_finish(livenps_http_request *request, const livenps_http_answe
   request->answer.opaque = opaque;
   request->answer.later = true;
   request->state = ANSWERED;
+  request->http->resumed = true;
   MHD_resume_connection(request->connection);
 }
 
@@ -622,6 +626,10 @@ void livenps_http_turn(livenps_http *http, int socket, int wait_ms) {
   MHD_UNSIGNED_LONG_LONG due;
   if (MHD_get_timeout(http->daemon, &due) == MHD_YES && due < (MHD_UNSIGNED_LONG_LONG)wait_ms) {
     wait_ms = (int)due;
+  }
+  if (http->resumed) {
+    wait_ms = 0;
+    http->resumed = false;
   }
   struct pollfd both[2] = {{.fd = http->events, .events = POLLIN}, {.fd = socket, .events = POLLIN}};
   poll(both, 2, wait_ms);
