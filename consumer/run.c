@@ -46,6 +46,7 @@ static void *aggregator_thread(void *opaque) {
   livenps_pulse_begin(LIVENPS_PULSE_AGGREGATOR);
   if (livenps_aggregate_open(&aggregate, &self->config, &self->error)) {
     self->failed = true;
+    livenps_stop = 1;
     livenps_pulse_end();
     return NULL;
   }
@@ -72,9 +73,11 @@ static void *aggregator_thread(void *opaque) {
       due_ms = now_ms + settings->tick_ms;
       continue;
     }
-    if (error.code != LIVENPS_E_LOST) {
+    /* Redis was found as it should be before this thread began: on its first connection, too, what is wrong with it now is an outage. */
+    if (error.code != LIVENPS_E_LOST && error.code != LIVENPS_E_STARTUP) {
       self->error = error;
       self->failed = true;
+      livenps_stop = 1; /* a reader may wait within a rebalance for the namespace that nobody begins now */
       break;
     }
     if (!outage_since_ms) {
