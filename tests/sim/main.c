@@ -268,6 +268,10 @@ static bool renew_topic(sim_topic *topic, bool anew) {
   for (int i = 0; i < 2; i++)
     if (masters[i] && sim_oracle_root(masters[i], only) >= least)
       least = sim_oracle_root(masters[i], only) + 1;
+  /* Retention has just taken a root, and a newer record takes its place: guarantees.md says what is not promised then. */
+  for (int i = 0; i < 2 && !anew; i++)
+    if (masters[i] && sim_oracle_root(masters[i], only) >= 0 && sim_oracle_root(masters[i], only) < cut->low)
+      return false;
   if (hold.on || renewals == RENEWALS || (!anew && least >= cut->count))
     return false;
   renewals++;

@@ -850,8 +850,11 @@ static void ways_past_gaps(ways *to, const sim_partition *before, const sim_part
 }
 
 /* On in the same incarnation. `at`: the position as it was stored. Of a log that has lost its end records may still have been on their way,
- * also to somebody who knew it only without them. */
-static void ways_on(ways *to, const livenps_position *at, const sim_partition *read) {
+ * also to somebody who knew it only without them; and for more than one commit: what is stored is compared every second. */
+static void ways_on(ways *to, const livenps_position *stored, bool fresh, const sim_partition *read) {
+  livenps_position position = *stored;
+  const livenps_position *at = &position;
+  position.anchor.there &= !fresh;
   const sim_partition *newest = &o.topic->at[to->partition];
   const livenps_advance *advance = to->advance;
   for (int k = 0; k <= newest->era; k++) {
@@ -906,7 +909,7 @@ static void ways_anew(ways *to, const livenps_position *at, const past *was, con
 }
 
 /* One line of an entry against the records. */
-static void find_ways(ways *to, const livenps_position *at, const past *was) {
+static void find_ways(ways *to, const livenps_position *at, bool fresh, const past *was) {
   const livenps_advance *advance = to->advance;
   const int p = to->partition;
   int64_t rejected = 0;
@@ -926,7 +929,7 @@ static void find_ways(ways *to, const livenps_position *at, const past *was) {
   if (advance->restart)
     ways_anew(to, at, was, read);
   else
-    ways_on(to, at, read);
+    ways_on(to, at, fresh, read);
   if (!to->count)
     sim_fail("I1",
              "a commit of partition %d%s from %" PRId64 " to %" PRId64 " counts accepted %" PRId64
@@ -969,6 +972,19 @@ static void take_way(sim_db *db, const ways *line, past *was) {
   }
   if (moved)
     note(db, p, was);
+}
+
+/* Whether the position was moved within the time that an anchor may wait to be compared. moves: now it is again. */
+static bool moved_lately(sim_db *db, int partition, bool moves) {
+  enum { COMPARED_MS = 1000 };
+  char field[16], now[24];
+  snprintf(field, sizeof field, "t%d", partition);
+  snprintf(now, sizeof now, "%" PRId64, sim_now_us);
+  const sim_blob *last = sim_db_field(db, o.notes, field);
+  const bool lately = last && sim_now_us - strtoll(last->bytes, NULL, 10) < COMPARED_MS * 1000;
+  if (moves)
+    sim_db_note(db, o.notes, field, now);
+  return lately;
 }
 
 static void check_commit(sim_db *db, const sim_process *process, const sim_item *item) {
@@ -1025,7 +1041,7 @@ static void check_commit(sim_db *db, const sim_process *process, const sim_item 
               advance->accepted, after[p].anchor.there ? after[p].anchor.offset : -1,
               after[p].root.there ? after[p].root.offset : -1);
     lines[i] = (ways){.advance = advance, .partition = p};
-    find_ways(&lines[i], &before[p], was);
+    find_ways(&lines[i], &before[p], moved_lately(db, p, advance->from != advance->to), was);
   }
   for (int p = 0; p < PARTITIONS; p++)
     if (!seen[p] && before[p].next != after[p].next)
