@@ -424,6 +424,12 @@ static bool only_by_its_end(const check *each) {
          (each->root != LIVENPS_TRACE_OTHER || position->root.offset >= each->high);
 }
 
+/* Whether positions are of one history, so that what was found at one holds for the other. A genesis begins with the first incarnation
+ * again, so Redis can go back from one topic's first to another's: the root tells them apart. */
+static bool one_history(const livenps_position *a, const livenps_position *b) {
+  return a->incarnation == b->incarnation && livenps_anchor_same(&a->root, &b->root);
+}
+
 /* A finding is believed when two checks in a row have it: what it leads to cannot be taken back. Of a topic with replicas one that rests on
  * the end alone is believed only when the end goes on. */
 static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t began_ms) {
@@ -441,7 +447,7 @@ static void conclude(livenps_watch *watch, check *each, size_t likely, int64_t b
     return;
   pthread_mutex_lock(&watch->lock);
   followed *lane = find(watch, likely, each->lane.topic, each->lane.partition);
-  if (lane && lane->position.incarnation == each->lane.position.incarnation) {
+  if (lane && one_history(&lane->position, &each->lane.position)) {
     if (found == LIVENPS_VERDICT_SAME) {
       lane->checked_ms = began_ms;
       lane->suspect = LIVENPS_VERDICT_SAME;
@@ -572,7 +578,7 @@ static void exchange(followed *each, livenps_lane *lane, int64_t now_ms) {
   each->next = lane->next;
   lane->high = each->high;
   lane->high_asked_ms = each->asked_ms;
-  if (each->position.incarnation != lane->stored.incarnation) {
+  if (!one_history(&each->position, &lane->stored)) {
     each->checked_ms = 0;
     each->sure = -1;
     each->suspect = LIVENPS_VERDICT_SAME;

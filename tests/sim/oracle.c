@@ -893,6 +893,9 @@ static bool counted(const past *was, const livenps_position *at, const sim_parti
  * which of them it is, and all is read. */
 static void ways_anew(ways *to, const livenps_position *at, const past *was, const sim_partition *read) {
   const sim_partition *newest = &o.topic->at[to->partition];
+  const int64_t end = to->advance->to;
+  if (to->advance->gap == 0 && tells(&at->anchor, read))
+    try_way(to, 2, (part[]){{read, to->advance->from, end}, {read, end, end}});
   for (int era = read->era + 1; era <= newest->era; era++) {
     const sim_partition *log = sim_era(newest, era);
     bool anew = false;
@@ -903,7 +906,7 @@ static void ways_anew(ways *to, const livenps_position *at, const past *was, con
     for (int64_t left = to->advance->from; left <= sim_stable_end(read); left++) {
       const int64_t went_on = left + to->advance->gap;
       if (anew ? went_on == 0 : (whole && went_on == 0) || (went_on >= kept && went_on <= left))
-        try_way(to, 2, (part[]){{read, to->advance->from, left}, {log, went_on, to->advance->to}});
+        try_way(to, 2, (part[]){{read, to->advance->from, left}, {log, went_on, end}});
     }
   }
 }
