@@ -96,7 +96,7 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
     /* After a lost reply nobody knows whether it happened; the stored positions do. */
     commit->lost++;
     livenps_batch_drop(batch);
-    return error->code == LIVENPS_E_LOST ? LIVENPS_COMMIT_READOPT : LIVENPS_COMMIT_STOP;
+    return error->code == LIVENPS_E_LOST ? LIVENPS_COMMIT_UNKNOWN : LIVENPS_COMMIT_STOP;
   }
   switch (answer) {
   case LIVENPS_COMMIT_OK:

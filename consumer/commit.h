@@ -35,7 +35,8 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
 typedef enum {
   LIVENPS_COMMITTED,
   LIVENPS_COMMIT_WAITS,   /* FULL: what is in hand stays; do not read on, try again */
-  LIVENPS_COMMIT_READOPT, /* refused, or nobody knows: what was in hand is dropped; adopt and seek */
+  LIVENPS_COMMIT_READOPT, /* others have gone on: what was in hand is dropped; adopt and seek */
+  LIVENPS_COMMIT_UNKNOWN, /* Redis is away or refuses to write: likewise, as soon as it answers */
   LIVENPS_COMMIT_STOP,    /* another configuration owns the namespace now */
 } livenps_committing;
 /* One commit of everything in hand (also when that is nothing: an idle entry). error is set unless LIVENPS_COMMITTED. */

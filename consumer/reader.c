@@ -835,6 +835,13 @@ static int verify(livenps_reader *reader, livenps_error *error) {
                       "kafka: whether the records that were read are still where they were is not known yet");
 }
 
+/* Nobody is away, only slow or ahead of us, and nothing is lost: no reason for a supervisor to call this end a failure. */
+static int leave_without(livenps_error *error) {
+  livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s", error->text);
+  livenps_error_clear(error);
+  return 0;
+}
+
 int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
   if (reader->batch.lane_count == 0)
     return 0;
@@ -848,15 +855,9 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     return livenps_fail(error, LIVENPS_E_LOST, "Redis is away or refuses what is written");
   }
   remember_clock(reader);
-  if (verify(reader, error)) {
-    if (!livenps_stop || reader->rebalancing)
-      return -1;
-    /* A slow broker is no reason for a supervisor to call this end a failure. */
-    livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s",
-                error->text);
-    livenps_error_clear(error);
-    return 0;
-  }
+  const bool leaving = livenps_stop && !reader->rebalancing;
+  if (verify(reader, error))
+    return leaving ? leave_without(error) : -1;
   if (!reader->config.commit)
     return sink(reader, error);
   if (reader->config.quarantine) {
@@ -889,8 +890,11 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     return 0;
   case LIVENPS_COMMIT_WAITS: reader->waiting_full = true; break;
   case LIVENPS_COMMIT_READOPT:
+  case LIVENPS_COMMIT_UNKNOWN:
     reader->adopt = true;
     back_off(reader);
+    if (leaving && result == LIVENPS_COMMIT_READOPT)
+      return leave_without(error);
     break;
   case LIVENPS_COMMIT_STOP: reader->fatal = *error; break;
   }

@@ -72,3 +72,18 @@ def test_lost_publish(world):
              "everything is published again")
     assert "publishing everything again" in consumer.log()
     assert consumer.stop() == 0
+
+
+def test_stopped_before_it_saw_that_the_namespace_was_begun_anew(world):
+    """What it has in hand is refused. Nobody is away and nothing is lost: its end is no failure, and the next one
+    counts what it had."""
+    redis, topic = world.redis(), world.topic(2)
+    seldom = world.consumer(topic, redis, windows=WINDOWS, commit__interval="10s", commit__idle="10s", complete_lag="30s")
+    truth = world.simulate(topic, count=500).finish()
+    redis.call("FLUSHALL")
+    seldom.wait_log("genesis 1 of namespace", 20, count=2)
+    assert seldom.stop() == 0, seldom.log()
+    assert "the namespace was begun anew" in seldom.log()
+    following = world.consumer(topic, redis, windows=WINDOWS)
+    world.exact(redis, truth, topic, windows=WINDOWS)
+    assert following.stop() == 0

@@ -362,7 +362,7 @@ static void a_reply_that_is_lost_counts_once(void **state) {
     adopts(LIVENPS_ADOPTED, NULL);
     feed(&batch.lanes[0], 10);
     redis_relay_spoil(&relay, how, 1, NULL);
-    flushes(LIVENPS_COMMIT_READOPT);
+    flushes(LIVENPS_COMMIT_UNKNOWN);
     failed_with(LIVENPS_E_LOST, "closed the connection");
     nothing_in_hand();
     assert_int_equal(commit.lost, how + 1);
