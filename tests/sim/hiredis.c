@@ -25,6 +25,7 @@ typedef struct {
   size_t *lengths;
   const sim_process *process;
   uint64_t epoch;
+  int bounds_era[sizeof((sim_process *)NULL)->bounds_era / sizeof(int)]; /* the process's when it was sent */
 } request;
 
 sim_redis_server sim_redis;
@@ -61,13 +62,21 @@ static void carry_out_late(void *opaque, int64_t number) {
   if (what->epoch != sim_redis.epoch)
     return;
   sim_trace("-- a late request of %s is carried out", what->process->name);
-  sim_reply_free(carry_out(what->process, what->argc, (const char **)(uintptr_t)what->argv, what->lengths));
+  /* What it says of Kafka was asked before it was sent. */
+  sim_process sender = *what->process;
+  memcpy(sender.bounds_era, what->bounds_era, sizeof sender.bounds_era);
+  sim_reply_free(carry_out(&sender, what->argc, (const char **)(uintptr_t)what->argv, what->lengths));
 }
 
 static void later(const connection *to, int64_t at_us, int argc, const char **argv, const size_t *lengths) {
   request *what = malloc(sizeof *what);
-  *what = (request){argc, malloc((size_t)argc * sizeof(char *)), malloc((size_t)argc * sizeof(size_t)),
-                    sim_self(), to->epoch};
+  *what = (request){argc,
+                    malloc((size_t)argc * sizeof(char *)),
+                    malloc((size_t)argc * sizeof(size_t)),
+                    sim_self(),
+                    to->epoch,
+                    {0}};
+  memcpy(what->bounds_era, what->process->bounds_era, sizeof what->bounds_era);
   for (int i = 0; i < argc; i++) {
     what->lengths[i] = lengths ? lengths[i] : strlen(argv[i]);
     what->argv[i] = malloc(what->lengths[i] + 1);
