@@ -799,10 +799,12 @@ static int sink(livenps_reader *reader, livenps_error *error) {
   livenps_advance *advances = livenps_alloc((reader->batch.lane_count + 1) * sizeof *advances);
   livenps_entry entry;
   livenps_batch_entry(&reader->batch, livenps_text_of("dry-run"), livenps_monotonic_ms(), advances, &entry);
-  const int result = reader->config.sink(reader->config.opaque, &entry, error);
+  const int result = reader->config.sink(reader->config.opaque, &reader->batch.combine, &entry, error);
   free(advances);
   if (!result)
     livenps_batch_committed(&reader->batch);
+  else
+    reader->fatal = *error;
   return result;
 }
 

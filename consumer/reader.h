@@ -20,8 +20,9 @@ typedef struct {
       *quarantine;          /* NULL: rejected records are counted only (replay: live has quarantined them) */
   livenps_monitor *monitor; /* NULL: nobody wants to know */
   int number;               /* this reader's, for the monitor: below LIVENPS_WORKERS_MAX */
-  /* In a dry run each batch goes here instead of Redis. */
-  int (*sink)(void *opaque, const livenps_entry *entry, livenps_error *error);
+  /* In a dry run each batch goes here instead of Redis, with the combine that lends its cells and rows: whoever keeps that one leaves an
+   * empty one in its place. The entry's topics live as long as the assignment. A failure ends the program. */
+  int (*sink)(void *opaque, livenps_combine **combine, const livenps_entry *entry, livenps_error *error);
   void *opaque;
 } livenps_reader_config;
 

@@ -6,14 +6,18 @@
 #include "commands.h"
 #include "progress.h"
 #include "reader.h"
+#include "relay.h"
 
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-/* A range of a topic, once more, into a namespace of its own: the same reader, commit protocol and aggregator as live, one loop
- * instead of threads, event time instead of Redis TIME as the clock. The namespace is the state, so a replay that was killed goes on
+/* A range of a topic, once more, into a namespace of its own: the same reader, commit protocol and aggregator as live, on two threads as
+ * there, event time instead of Redis TIME as the clock. The other thread folds while this one reads: what the reader has committed, from
+ * Redis, or in a dry run what it hands over (relay.h). The namespace is the state, so a replay that was killed goes on
  * where it was; the end offsets are fixed at the start and kept there. */
 
 enum {
@@ -29,8 +33,13 @@ typedef struct {
   livenps_watch *watch;
   livenps_commit commit;
   livenps_reader *reader;
-  livenps_aggregate *aggregate;
-  livenps_state *state; /* dry run only */
+  livenps_aggregate *aggregate; /* while all is read it is the other thread's */
+  pthread_t thread;
+  atomic_bool stop;   /* that thread, which ticks */
+  atomic_bool failed; /* it has ended by itself; why says why */
+  livenps_error why;
+  livenps_state *state; /* dry run only; the relay's thread folds into it */
+  livenps_relay *relay;
   livenps_range *ranges;
   size_t range_count;
   int64_t offsets; /* in all ranges */
@@ -159,6 +168,12 @@ static int fold(void *opaque, const livenps_entry *entry, livenps_error *error) 
   return livenps_state_fold(self->state, entry, to_ms, error);
 }
 
+/* The sink of the reader. */
+static int hand_over(void *opaque, livenps_combine **combine, const livenps_entry *entry,
+                     livenps_error *error) {
+  return livenps_relay_put(((replay *)opaque)->relay, combine, entry, error);
+}
+
 /* Event time may run at most speed times as fast as the wall clock: the event time that is due now. */
 static int64_t due_clock(replay *self, const livenps_reader_stats *stats) {
   if (self->options->speed <= 0)
@@ -191,6 +206,20 @@ static int tick(replay *self, livenps_error *error) {
   return -1;
 }
 
+static void *tick_on(void *opaque) {
+  replay *self = opaque;
+  while (!self->stop) {
+    if (tick(self, &self->why)) {
+      self->failed = true;
+      break;
+    }
+    const int64_t due_ms = livenps_monotonic_ms() + self->settings->tick_ms;
+    while (!self->stop && livenps_monotonic_ms() < due_ms)
+      sleep_ms(STEP_MS);
+  }
+  return NULL;
+}
+
 /* The lease of a replay that was killed a moment ago has to expire first. */
 static int become_aggregator(replay *self, livenps_error *error) {
   const int64_t until = livenps_monotonic_ms() + LEASE_WAIT_MS;
@@ -208,22 +237,18 @@ static int become_aggregator(replay *self, livenps_error *error) {
   return livenps_fail(error, LIVENPS_E_LOST, "stopped before the first record");
 }
 
-static int read_all(replay *self, livenps_error *error) {
-  int64_t tick_at_ms = 0;
+static int read_to_end(replay *self, livenps_error *error) {
   livenps_reader_stats stats;
   livenps_progress_start(&self->progress, "replay");
-  while (!livenps_stop && !livenps_reader_done(self->reader)) {
+  while (!livenps_stop && !self->failed && !livenps_reader_done(self->reader)) {
     livenps_reader_stats_get(self->reader, &stats);
     livenps_reader_pause_at(self->reader, due_clock(self, &stats));
     if (livenps_reader_step(self->reader, STEP_MS, error))
       return -1;
-    if (livenps_monotonic_ms() >= tick_at_ms) {
-      if (tick(self, error))
-        return -1;
-      tick_at_ms = livenps_monotonic_ms() + self->settings->tick_ms;
-    }
     show_progress(self, &stats, false);
   }
+  if (self->failed)
+    return -1;
   livenps_reader_stats_get(self->reader, &stats);
   show_progress(self, &stats, true);
   if (!livenps_stop)
@@ -234,8 +259,26 @@ static int read_all(replay *self, livenps_error *error) {
                       self->aggregate ? "; the same command goes on from here" : "");
 }
 
+static int read_all(replay *self, livenps_error *error) {
+  if (!self->aggregate)
+    return read_to_end(self, error);
+  if (pthread_create(&self->thread, NULL, tick_on, self))
+    return livenps_fail(error, LIVENPS_E_STARTUP, "no thread could be started for the aggregator");
+  int result = read_to_end(self, error);
+  self->stop = true;
+  pthread_join(self->thread, NULL);
+  /* Once all is read a failure is one all the same: what is behind it cannot be published either. */
+  if (self->failed && !error->code) {
+    *error = self->why;
+    result = -1;
+  }
+  return result;
+}
+
 static int finish(replay *self, livenps_error *error) {
   if (!self->aggregate) {
+    if (livenps_relay_drain(self->relay, error))
+      return -1;
     livenps_state_advance(self->state, self->options->to_ms);
     return 0;
   }
@@ -334,7 +377,9 @@ static int prepare(replay *self, livenps_error *error) {
     for (size_t i = 0; i < self->range_count; i++)
       livenps_state_start(self->state, livenps_text_of(self->ranges[i].topic), self->ranges[i].partition,
                           self->ranges[i].start, self->ranges[i].covered_since_ms);
-    config.sink = fold;
+    if (livenps_relay_open(&self->relay, fold, self, error))
+      return -1;
+    config.sink = hand_over;
     config.opaque = self;
   } else {
     char writer[48] = "replay-";
@@ -394,6 +439,7 @@ int livenps_replay(const livenps_settings *live, const livenps_replay_options *o
     report(&self,
            self.aggregate ? (livenps_state *)(uintptr_t)livenps_aggregate_state(self.aggregate) : self.state);
 
+  livenps_relay_close(self.relay);
   livenps_reader_close(self.reader);
   livenps_aggregate_close(self.aggregate);
   livenps_state_free(self.state);
