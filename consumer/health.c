@@ -79,7 +79,6 @@ static void hash_text(hash_writer *hash, const char *field, const char *value) {
     hash->open = 0;
   }
   if (hash->open == 0) {
-    livenps_ops_begin(hash->ops);
     livenps_ops_add(hash->ops, "HSET", 4);
     livenps_ops_add(hash->ops, hash->key, strlen(hash->key));
   }

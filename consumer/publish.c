@@ -194,7 +194,6 @@ static void rank_view(livenps_publisher *publisher, const livenps_view *view, co
 /* word key field... for the fields whose bits are set; HSET: with their texts. */
 static void put_fields(livenps_ops *ops, const char *word, const livenps_key_text *key, uint32_t fields,
                        const livenps_view_texts *texts) {
-  livenps_ops_begin(ops);
   livenps_ops_add(ops, word, strlen(word));
   livenps_ops_add(ops, key->text, key->length);
   for (size_t i = 0; i < LIVENPS_VIEW_FIELDS; i++) {

@@ -163,15 +163,13 @@ int livenps_script_positions(livenps_redis *redis, const livenps_keys *keys, liv
                              livenps_error *error);
 void livenps_positions_free(livenps_positions *positions); /* legal on {0} */
 
-/* Commands to apply in one script. {0} is empty. */
+/* Commands to apply in one script. {0} is empty. A command is the words added since the end of the one before: at most some thousand, as
+ * Lua takes no more at once. */
 typedef struct {
-  livenps_buffer bytes; /* all arguments, one after the other */
-  size_t *ends;
-  size_t count, capacity;
-  size_t commands;
-  size_t open; /* index of the count of the command being written */
+  livenps_buffer bytes; /* all commands, one after the other, their words packed */
+  size_t *ends;         /* of each command */
+  size_t commands, capacity;
 } livenps_ops;
-void livenps_ops_begin(livenps_ops *ops);
 void livenps_ops_add(livenps_ops *ops, const char *bytes, size_t length);
 void livenps_ops_end(livenps_ops *ops);
 void livenps_ops_command(livenps_ops *ops, const char *word, ...)

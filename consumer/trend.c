@@ -77,7 +77,6 @@ static int write_point(point *at, const livenps_view *view) {
   snprintf(id, sizeof id, "%" PRId64 "-0", at->end_ms);
   snprintf(oldest, sizeof oldest, "%" PRId64,
            at->end_ms > window->length_ms ? at->end_ms - window->length_ms : 0);
-  livenps_ops_begin(ops);
   livenps_ops_add(ops, "XADD", 4);
   livenps_ops_add(ops, key.text, key.length);
   livenps_ops_add(ops, "MINID", 5);

@@ -937,15 +937,43 @@ static int redis_status_reply(lua_State *L) {
   return one_field(L, "ok");
 }
 
+/* Of MessagePack what scripts are sent: strings, each a value. */
+static int cmsgpack_unpack(lua_State *L) {
+  size_t length;
+  const char *text = luaL_checklstring(L, 1, &length);
+  const uint8_t *at = (const uint8_t *)text, *end = at + length;
+  int count = 0;
+  while (at < end) {
+    const uint8_t kind = *at++;
+    size_t size = kind & 31;
+    if (kind >> 5 != 5) {
+      if (kind < 0xd9 || kind > 0xdb)
+        sim_fail("simulator", "Redis: MessagePack of kind %d is not simulated", kind);
+      size = 0;
+      for (int digits = 1 << (kind - 0xd9); digits > 0 && at < end; digits--)
+        size = size << 8 | *at++;
+    }
+    if (size > (size_t)(end - at))
+      return luaL_error(L, "Missing bytes in input.");
+    luaL_checkstack(L, 1, "too many values");
+    lua_pushlstring(L, (const char *)at, size);
+    at += size;
+    count++;
+  }
+  return count;
+}
+
 static void open_lua(void) {
   static const luaL_Reg functions[] = {{"call", redis_call},
                                        {"pcall", redis_pcall},
                                        {"error_reply", redis_error_reply},
                                        {"status_reply", redis_status_reply},
-                                       {NULL, NULL}};
+                                       {NULL, NULL}},
+                        packing[] = {{"unpack", cmsgpack_unpack}, {NULL, NULL}};
   lua = luaL_newstate();
   luaL_openlibs(lua);
   luaL_register(lua, "redis", functions);
+  luaL_register(lua, "cmsgpack", packing);
   lua_settop(lua, 0);
 }
 

@@ -2,6 +2,7 @@
  * the same. Prints how many; exit 1 at the first difference. redis_check [--commands N] [--seed SEED] */
 
 #include "sim.h"
+#include "consumer/scripts.h"
 #include "tests/unit/redis_server.h"
 
 #include <inttypes.h>
@@ -184,6 +185,18 @@ static const char script[] =
     "return {r, all, set, true, false, 'not reached'}\n";
 /* What redis.call raises ends the script and is its answer. */
 static const char raising[] = "local r = redis.call(unpack(ARGV)) return {r, redis.call('TYPE', KEYS[1])}";
+/* A command as the publisher sends it. */
+static const char packed[] = "local r = redis.pcall(cmsgpack.unpack(ARGV[1]))\n"
+                             "return {type(r), redis.call('TYPE', KEYS[1]), cmsgpack.unpack(ARGV[1])}";
+
+static const char *pack(const command *what) {
+  static livenps_ops ops;
+  livenps_ops_clear(&ops);
+  for (int i = 0; i < what->count; i++)
+    livenps_ops_add(&ops, what->at[i], strlen(what->at[i]));
+  livenps_buffer_add(&ops.bytes, "", 1);
+  return ops.bytes.at;
+}
 
 int main(int argc, char **argv) {
   long commands = 20000;
@@ -203,14 +216,17 @@ int main(int argc, char **argv) {
     const command what = invent();
     const char *words[WORDS + 4];
     int count = 0;
-    const int way = any(3);
-    if (way < 2) {
+    static const char *const scripts[] = {script, raising, packed};
+    const int way = any(4);
+    if (way < 3) {
       words[count++] = "EVAL";
-      words[count++] = way ? raising : script;
+      words[count++] = scripts[way];
       words[count++] = "1";
       words[count++] = what.at[1];
     }
-    for (int k = 0; k < what.count; k++)
+    if (way == 2)
+      words[count++] = pack(&what);
+    for (int k = 0; way != 2 && k < what.count; k++)
       words[count++] = what.at[k];
     compare(real, db, count, words);
     if (any(400) == 0)
