@@ -795,9 +795,9 @@ void livenps_ops_free(livenps_ops *ops) {
   *ops = (livenps_ops){0};
 }
 
-/* ARGV: 1 token, 2 lease ms, 3 lineage, 4 covered id, 5 its nonce, 6 last publish id, 7 new one, then every command, its words packed
- * into one argument: read word by word they cost Redis more than a third more. The new id is the first write: what fails later is published again, because the caller then knows of an
- * error and publishes everything. */
+/* ARGV: 1 token, 2 lease ms, 3 lineage, 4 covered id, 5 its nonce, 6 last publish id, 7 new one, then every command, its
+ * words packed into one argument, because Redis reads an argument of a script twice, as an object and as Lua's string. The new id is the first
+ * write: what fails later is published again, because the caller then knows of an error and publishes everything. */
 static livenps_script publish_script = {
     .text = LUA_KIND LUA_HOLDER LUA_ENTRY
     "local meta, log, lease = KEYS[1], KEYS[2], KEYS[3]\n"

@@ -7,6 +7,7 @@
 enum {
   TREND_ENTRIES = 120, /* entries of a trend per window, about */
   TREND_STEP = 2000,   /* trend entries a tick, so that a back-fill is spread over ticks */
+  TRIM_EACH = 8,       /* Redis reads through a stream's oldest entries for a trim: not for every point */
 };
 
 void livenps_trend_forget(livenps_trend *what) {
@@ -59,12 +60,14 @@ typedef struct {
   const livenps_trend *trend;
   int64_t end_ms;
   bool complete;
+  bool first; /* that this publisher writes: nobody knows when the stream expires */
   livenps_ids ids;
   size_t written;
   int result;
 } point;
 
-static int write_point(point *at, const livenps_view *view) {
+/* known: the last point was this publisher's too, so that the stream is there and renewed with the view. */
+static int write_point(point *at, const livenps_view *view, bool known) {
   livenps_publisher *publisher = at->publisher;
   const livenps_window *window = &publisher->config.windows[view->window];
   livenps_ops *ops = &publisher->ops;
@@ -79,9 +82,11 @@ static int write_point(point *at, const livenps_view *view) {
            at->end_ms > window->length_ms ? at->end_ms - window->length_ms : 0);
   livenps_ops_add(ops, "XADD", 4);
   livenps_ops_add(ops, key.text, key.length);
-  livenps_ops_add(ops, "MINID", 5);
-  livenps_ops_add(ops, "=", 1);
-  livenps_ops_add(ops, oldest, strlen(oldest));
+  if (at->end_ms / at->trend->spacing_ms % TRIM_EACH == 0) {
+    livenps_ops_add(ops, "MINID", 5);
+    livenps_ops_add(ops, "=", 1);
+    livenps_ops_add(ops, oldest, strlen(oldest));
+  }
   livenps_ops_add(ops, id, strlen(id));
   for (size_t i = 0; i < LIVENPS_VIEW_FIELDS; i++) {
     const char *text = texts.text[i][0] ? texts.text[i] : "NaN";
@@ -91,7 +96,9 @@ static int write_point(point *at, const livenps_view *view) {
   livenps_ops_add(ops, "complete", 8);
   livenps_ops_add(ops, at->complete ? "1" : "0", 1);
   livenps_ops_end(ops);
-  livenps_publish_expire(publisher, key.text);
+  if (!known) {
+    livenps_publish_expire(publisher, key.text);
+  }
   at->written++;
   return livenps_publish_flush_when_full(publisher);
 }
@@ -99,7 +106,8 @@ static int write_point(point *at, const livenps_view *view) {
 static int point_view(void *opaque, const livenps_view *view) {
   point *at = opaque;
   livenps_ids_add(&at->ids, view->id, strlen(view->id));
-  at->result = write_point(at, view);
+  at->result =
+      write_point(at, view, !at->first && livenps_ids_has(at->trend->with_data, at->trend->count, view->id));
   return at->result;
 }
 
@@ -120,7 +128,7 @@ static int close_point(point *at, const char *id) {
                        .window_start_ms = at->end_ms - window->length_ms,
                        .window_ms = window->length_ms,
                        .slice_ms = window->slice_ms};
-  return write_point(at, &view);
+  return write_point(at, &view, false);
 }
 
 /* One point of one trend for all its series. Adds to *written. */
@@ -131,7 +139,8 @@ static int publish_point(livenps_publisher *publisher, livenps_state *state, con
   livenps_key_text key;
   int64_t since = whole->covered_since, added = livenps_state_window_since(state, each->rollup, each->window);
   since = added > since ? added : since;
-  if (!each->counted) {
+  const bool first = !each->counted;
+  if (first) {
     /* A new holder does not know which series the last point had. */
     point before = {.publisher = publisher, .trend = each};
     int64_t last_ms = end_ms - each->spacing_ms;
@@ -147,7 +156,8 @@ static int publish_point(livenps_publisher *publisher, livenps_state *state, con
   point at = {.publisher = publisher,
               .trend = each,
               .end_ms = end_ms,
-              .complete = whole->low >= end_ms && since <= end_ms - window->length_ms};
+              .complete = whole->low >= end_ms && since <= end_ms - window->length_ms,
+              .first = first};
   const livenps_visitor visitor = {.view = point_view, .opaque = &at};
   livenps_state_views_at(state, each->rollup, each->window, end_ms, &visitor);
   livenps_ids_sort(&at.ids);

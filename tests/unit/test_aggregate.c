@@ -689,6 +689,7 @@ static void trends_that_waited_in_vain_are_flagged(void **state) {
   tick(aggregate);
   int64_t count = number("XLEN nps:{t}:trend:touchpoint:delivery:5m");
   assert_true(count >= 5 && count <= (redis_now() - first_ms) / 3000 + 1);
+  assert_true(number("PTTL nps:{t}:trend:touchpoint:delivery:5m") > 0);
   livenps_reply *points = command("XRANGE nps:{t}:trend:touchpoint:delivery:5m - +");
   livenps_text complete;
   assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(livenps_reply_item(points, 0), 1), 61),
@@ -829,6 +830,44 @@ static void trends_are_written_once_and_closed(void **state) {
   assert_int_equal(livenps_aggregate_finish(aggregate, begin + 700000, &error), 0);
   assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 0);
   assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m nps:{t}:trend:touchpoint:delivery:5m"), 0);
+  livenps_aggregate_close(aggregate);
+}
+
+/* 450 s of answers, windows of 300 s with a point each 3 s: with every eighth point what is older than the window goes. */
+static void trends_are_trimmed_to_the_window(void **state) {
+  (void)state;
+  fresh();
+  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+  const int64_t begin = INT64_C(1700000000000) / 24000 * 24000;
+  livenps_aggregate *aggregate = NULL;
+  livenps_aggregate_config config = {.settings = &settings,
+                                     .admit_hash = ADMIT,
+                                     .instance = "one",
+                                     .source = {beginnings, known_partitions, NULL},
+                                     .replay = true,
+                                     .to_ms = begin + 460000};
+  assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), 0);
+  tick(aggregate);
+  int64_t most = 0, least = INT64_MAX;
+  for (int64_t at = begin + 500; at < begin + 450000; at += 3000) {
+    for (int partition = 0; partition < 2; partition++) {
+      livenps_row row = {.cell = 0, .second = at / 1000};
+      livenps_cell cell = {0};
+      cell.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("delivery");
+      row.counters.at[LIVENPS_SCORE + 10] = row.counters.at[LIVENPS_ANSWERS] = 1;
+      entry_clock = at;
+      assert_int_equal(commit_rows(partition, &row, &cell, 1), LIVENPS_COMMIT_OK);
+    }
+    tick(aggregate);
+    const int64_t count = number("XLEN nps:{t}:trend:touchpoint:delivery:5m");
+    most = count > most ? count : most;
+    least = at > begin + 400000 && count < least ? count : least;
+  }
+  entry_clock = LIVENPS_NO_CLOCK;
+  assert_int_equal(most, 108); /* both ends of the window, and seven more */
+  assert_int_equal(least, 101);
+  assert_int_equal(livenps_aggregate_finish(aggregate, config.to_ms, &error), 0);
   livenps_aggregate_close(aggregate);
 }
 
@@ -1362,6 +1401,7 @@ int main(void) {
       cmocka_unit_test(another_admit_hash_is_refused),
       cmocka_unit_test(changed_windows_and_rollups_leave_nothing_behind),
       cmocka_unit_test(trends_are_written_once_and_closed),
+      cmocka_unit_test(trends_are_trimmed_to_the_window),
       cmocka_unit_test(a_wiped_redis_is_restored_from_kafka),
       cmocka_unit_test(a_gap_is_healed_by_a_snapshot_that_has_none),
       cmocka_unit_test(every_exchange_may_be_lost),
