@@ -87,7 +87,7 @@ typedef struct livenps_monitor livenps_monitor;
   X(GAP, "livenps_namespace_gap_offsets", GAUGE, 1, NONE, true,                                              \
     "Offsets that Kafka deleted before they were read.")                                                     \
   X(INSTANCES, "livenps_namespace_instances", GAUGE, 1, NONE, true,                                          \
-    "Instances that committed during the last ten seconds.")                                                 \
+    "Instances that committed during the last ten seconds; each of an instance's workers counts.")           \
   X(PARTITIONS, "livenps_namespace_partitions", GAUGE, 1, NONE, true,                                        \
     "Partitions that the namespace has counted records of.")                                                 \
   X(SERIES, "livenps_namespace_series", GAUGE, 1, ROLLUP, true, "Series by roll-up.")                        \
