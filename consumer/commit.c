@@ -34,7 +34,7 @@ livenps_adoption livenps_commit_adopt(livenps_commit *commit, livenps_batch *bat
     fields[i] = batch->lanes[i].field;
   if (livenps_script_adopt(commit->redis, &commit->keys, fields, count, &empty, commit->lineage, admit,
                            positions, &commit->redis_ms, error)) {
-    if (error->code == LIVENPS_E_REFUSED || error->code == LIVENPS_E_STARTUP || error->code == LIVENPS_E_DATA)
+    if (error->code == LIVENPS_E_REFUSED || error->code == LIVENPS_E_DATA)
       adoption = LIVENPS_ADOPT_STOP;
   } else if (empty) {
     livenps_fail(error, LIVENPS_E_LOST,

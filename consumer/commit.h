@@ -24,7 +24,8 @@ void livenps_commit_close(livenps_commit *commit);
 
 typedef enum {
   LIVENPS_ADOPTED,
-  LIVENPS_ADOPT_WAIT, /* Redis is away, or nobody has made the genesis yet: error says which; try again */
+  LIVENPS_ADOPT_WAIT, /* Redis is away or not as it should be (a program's start has looked at that, so it is an outage, on the first
+                       * connection of a later worker too), or nobody has made the genesis yet: error says which; try again */
   LIVENPS_ADOPT_STOP, /* another admit hash or format: error says what to do */
 } livenps_adoption;
 /* Drops what is in hand and takes the stored positions of all lanes (no lane: only lineage and admit are checked). seek[i] says

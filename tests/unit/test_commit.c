@@ -196,14 +196,20 @@ static void adopt_stops_where_waiting_does_not_help(void **state) {
   livenps_batch_free(&none);
 }
 
-static void a_redis_that_may_evict_stops_who_starts_with_it(void **state) {
+/* The program looked at it when it started: whoever comes later, as a second worker does, waits for the operator on the first
+ * connection, too. */
+static void a_redis_that_must_not_be_used_is_waited_for(void **state) {
   (void)state;
   run("CONFIG SET maxmemory-policy allkeys-lru");
-  adopts(LIVENPS_ADOPT_STOP, NULL);
+  adopts(LIVENPS_ADOPT_WAIT, NULL);
   failed_with(LIVENPS_E_STARTUP, "may evict");
   run("CONFIG SET maxmemory-policy noeviction");
+  run("REPLICAOF 127.0.0.1 1"); /* nobody is there, so the data stays */
+  adopts(LIVENPS_ADOPT_WAIT, NULL);
+  failed_with(LIVENPS_E_STARTUP, "is a replica");
+  nothing_in_hand();
+  run("REPLICAOF NO ONE");
   adopts(LIVENPS_ADOPTED, NULL);
-  /* Whoever has worked with it waits for its operator. */
   run("CONFIG SET maxmemory-policy allkeys-lru");
   redis_relay_spoil(&relay, RELAY_BEFORE, 1, NULL);
   adopts(LIVENPS_ADOPT_WAIT, NULL);
@@ -413,7 +419,7 @@ int main(void) {
       TEST(adopt_takes_what_is_stored),
       TEST(adopt_waits_for_the_genesis_and_for_redis),
       TEST(adopt_stops_where_waiting_does_not_help),
-      TEST(a_redis_that_may_evict_stops_who_starts_with_it),
+      TEST(a_redis_that_must_not_be_used_is_waited_for),
       TEST(flush_commits_what_is_in_hand),
       TEST(claims_to_be_at_the_end_are_dated),
       TEST(flush_drops_what_is_refused),
