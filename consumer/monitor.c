@@ -8,8 +8,6 @@
 #include <stdlib.h>
 
 enum {
-  STILL_MS =
-      60000, /* a thread that does not move for so long hangs: waiting for a peer is done in shorter turns */
   SLACK_MS = 5000, /* the ends of partitions are asked for now and then */
 };
 
