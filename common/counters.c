@@ -17,38 +17,28 @@ _Static_assert((int)LIVENPS_INVITATIONS == (int)kind_counters + (int)LIVENPS_INV
                    (int)LIVENPS_ANSWERS == (int)kind_counters + (int)LIVENPS_ANSWER,
                "the order of livenps_type");
 
-static int value_counter(int score) {
-  return score >= 9   ? LIVENPS_VALUE_PROMOTERS
-         : score >= 7 ? LIVENPS_VALUE_PASSIVES
-                      : LIVENPS_VALUE_DETRACTORS;
-}
+/* By scale: the first bin, the lowest score and how many there are. */
+static const struct {
+  uint8_t bin, low, scores;
+} scales[] = {[LIVENPS_SCALE_NONE] = {LIVENPS_COUNTERS, 0, 1},
+              [LIVENPS_SCALE_NPS] = {LIVENPS_SCORE, 0, 11},
+              [LIVENPS_SCALE_CSAT] = {LIVENPS_CSAT, 1, 5},
+              [LIVENPS_SCALE_CES] = {LIVENPS_CES, 1, 7}};
+static const uint8_t value_counters[11] = {
+    LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_DETRACTORS,
+    LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_DETRACTORS, LIVENPS_VALUE_PASSIVES,
+    LIVENPS_VALUE_PASSIVES,   LIVENPS_VALUE_PROMOTERS,  LIVENPS_VALUE_PROMOTERS};
 
+/* One kind of event follows another as it likes, so this looks things up instead of asking: a branch would be guessed wrong too often. */
 livenps_count livenps_count_of(const livenps_event *event) {
-  const int score = event->score;
-  livenps_count count = {.kind = (uint8_t)(kind_counters + (int)event->type), .bin = LIVENPS_COUNTERS};
-  if (event->type != LIVENPS_ANSWER) {
-    return count;
-  }
-  switch (event->scale) {
-  case LIVENPS_SCALE_NPS:
-    assert(score >= 0 && score <= 10);
-    count.bin = (uint8_t)(LIVENPS_SCORE + score);
-    if (event->has_value) {
-      count.sum = (uint8_t)value_counter(score);
-      count.value = event->value;
-    }
-    break;
-  case LIVENPS_SCALE_CSAT:
-    assert(score >= 1 && score <= 5);
-    count.bin = (uint8_t)(LIVENPS_CSAT + score - 1);
-    break;
-  case LIVENPS_SCALE_CES:
-    assert(score >= 1 && score <= 7);
-    count.bin = (uint8_t)(LIVENPS_CES + score - 1);
-    break;
-  case LIVENPS_SCALE_NONE: break;
-  }
-  return count;
+  const unsigned scale = (unsigned)event->scale * (event->type == LIVENPS_ANSWER);
+  const unsigned from_low = (unsigned)event->score * (scale != LIVENPS_SCALE_NONE) - scales[scale].low;
+  const unsigned valued = event->has_value & (scale == LIVENPS_SCALE_NPS);
+  assert(from_low < scales[scale].scores);
+  return (livenps_count){.kind = (uint8_t)(kind_counters + (int)event->type),
+                         .bin = (uint8_t)(scales[scale].bin + from_low),
+                         .sum = value_counters[from_low],
+                         .value = event->value & -(int64_t)valued};
 }
 
 void livenps_counters_count(livenps_counters *counters, const livenps_event *event) {
@@ -57,9 +47,7 @@ void livenps_counters_count(livenps_counters *counters, const livenps_event *eve
   if (count.bin < LIVENPS_COUNTERS) {
     counters->at[count.bin]++;
   }
-  if (count.sum) {
-    counters->at[count.sum] = plus(counters->at[count.sum], count.value);
-  }
+  counters->at[count.sum] = plus(counters->at[count.sum], count.value);
 }
 
 void livenps_counters_add(livenps_counters *to, const livenps_counters *what) {

@@ -24,10 +24,10 @@ typedef struct {
 
 /* What one accepted event moves: two counters by one, a third by its value. */
 typedef struct {
-  uint8_t kind; /* LIVENPS_INTERACTIONS, INVITATIONS or ANSWERS */
-  uint8_t bin;  /* the score's; LIVENPS_COUNTERS: there is none */
-  uint8_t sum;  /* the value's; 0: there is none */
-  int64_t value;
+  uint8_t kind;  /* LIVENPS_INTERACTIONS, INVITATIONS or ANSWERS */
+  uint8_t bin;   /* the score's; LIVENPS_COUNTERS: there is none */
+  uint8_t sum;   /* the value's; any of them where there is none */
+  int64_t value; /* 0 without */
 } livenps_count;
 livenps_count livenps_count_of(const livenps_event *event);
 

@@ -53,41 +53,27 @@ int livenps_get_text(const char **at, const char *end, livenps_text *text); /* b
 uint64_t livenps_hash(const void *bytes, size_t length);
 uint64_t livenps_hash_more(uint64_t hash, const void *bytes, size_t length);
 
-/* Sixteen bytes that stand for a text in keys of several texts: two are equal where texts of at most 16 bytes and of equal length are. */
+/* Sixteen bytes that stand for a text in keys of several texts: two are equal where texts of at most 16 bytes and of equal length are. A
+ * text of at most so many is there itself, zeros behind it. */
 enum { LIVENPS_SHORT = 16 };
 static inline void livenps_text_words(livenps_text text, uint64_t words[2]) {
-  const unsigned char *at = (const unsigned char *)text.at;
-  uint32_t first, last;
+  words[0] = words[1] = 0;
   if (text.length > LIVENPS_SHORT) {
     words[0] = livenps_hash(text.at, text.length);
     words[1] = text.length;
-  } else if (text.length >= 8) {
-    memcpy(&words[0], at, 8);
-    memcpy(&words[1], at + text.length - 8, 8);
-  } else if (text.length >= 4) {
-    memcpy(&first, at, 4);
-    memcpy(&last, at + text.length - 4, 4);
-    words[0] = first;
-    words[1] = last;
-  } else {
-    words[0] =
-        text.length ? (uint64_t)at[0] << 16 | (uint64_t)at[text.length >> 1] << 8 | at[text.length - 1] : 0;
-    words[1] = 0;
+  } else if (text.length > 0) {
+    memcpy(words, text.at, text.length);
   }
 }
-/* The text again, of at most LIVENPS_SHORT bytes. */
-static inline void livenps_words_text(const uint64_t words[2], size_t length, char out[LIVENPS_SHORT]) {
-  const uint32_t first = (uint32_t)words[0], last = (uint32_t)words[1];
-  if (length >= 8) {
-    memcpy(out, &words[0], 8);
-    memcpy(out + length - 8, &words[1], 8);
-  } else if (length >= 4) {
-    memcpy(out, &first, 4);
-    memcpy(out + length - 4, &last, 4);
-  } else if (length > 0) {
-    out[0] = (char)(words[0] >> 16);
-    out[length >> 1] = (char)(words[0] >> 8);
-    out[length - 1] = (char)words[0];
+/* The same where sixteen bytes can be read at the text's beginning: without a branch, because how long the next name is nobody can guess. */
+static inline void livenps_short_words(const char *at, size_t length, uint64_t words[2]) {
+  static const unsigned char ones[2 * LIVENPS_SHORT] = {255, 255, 255, 255, 255, 255, 255, 255,
+                                                        255, 255, 255, 255, 255, 255, 255, 255};
+  for (size_t i = 0; i < 2; i++) {
+    uint64_t bytes, mask;
+    memcpy(&bytes, at + 8 * i, sizeof bytes);
+    memcpy(&mask, ones + LIVENPS_SHORT + 8 * i - length, sizeof mask);
+    words[i] = bytes & mask;
   }
 }
 /* The same kind of hash over such words, faster: an even number of them, at most LIVENPS_HASH_WORDS. */

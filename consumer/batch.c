@@ -134,7 +134,7 @@ bool livenps_batch_record(livenps_batch *batch, livenps_lane *lane, int64_t offs
   switch (*fate) {
   case LIVENPS_ACCEPTED: {
     lane->pending.accepted++;
-    livenps_combine_add(batch->combine, &event);
+    livenps_combine_add(batch->combine, &event, record->value);
     const int64_t clock = event.time_ms < record->timestamp_ms ? event.time_ms : record->timestamp_ms;
     if (clock > batch->clock_ms)
       batch->clock_ms = clock;

@@ -24,9 +24,12 @@ typedef struct {
 
 /* The dimensions of a cell in few words. Equal cells have equal keys; cells of equal keys differ at most in texts of more than
  * LIVENPS_SHORT bytes. */
+enum {
+  LENGTHS = 2 * LIVENPS_DIMENSIONS, /* sixteen bits each: whether it is there, and its length or LONG */
+  KEY_WORDS = LENGTHS + 2           /* the last is zero: words are hashed in pairs */
+};
 typedef struct {
-  uint64_t words[2 * LIVENPS_DIMENSIONS];
-  uint64_t lengths; /* sixteen bits each: whether it is there, and its length or LONG */
+  uint64_t words[KEY_WORDS];
 } cell_key;
 enum { LONG = 0x7FFF };
 
@@ -41,15 +44,16 @@ typedef struct {
   uint32_t cell;
   uint32_t wide; /* + 1: the counters that take what does not fit here; 0: none yet */
   int32_t sums[SUMS];
-  uint8_t bins[BINS]; /* the counters without the sums */
-  char room[10];
+  uint8_t bins[BINS + 1]; /* the counters without the sums, and what an event without a score counts */
+  char room[9];
 } small_row;
 _Static_assert(sizeof(small_row) == 64, "a line of the cache");
 
 typedef struct {
   cell_key key;
-  uint32_t cell_hash, row_hash;
   int64_t second;
+  uint32_t cell_hash, row_hash;
+  uint32_t guess; /* + 1: the row that it most likely counts in; 0: a new one */
   livenps_count count;
 } waiting;
 
@@ -61,6 +65,7 @@ enum {
 };
 
 struct livenps_combine {
+  uint64_t seconds_key; /* odd, of the process: hashes seconds */
   table row_table, cell_table;
   waiting group[GROUP];
   size_t waiting_count;
@@ -139,6 +144,7 @@ static void grow_rows(livenps_combine *combine) {
 
 livenps_combine *livenps_combine_new(void) {
   livenps_combine *combine = livenps_alloc(sizeof *combine);
+  combine->seconds_key = livenps_hash("second", 6) | 1;
   table_new(&combine->row_table, FIRST_SLOTS);
   table_new(&combine->cell_table, FIRST_SLOTS);
   return combine;
@@ -159,37 +165,35 @@ void livenps_combine_free(livenps_combine *combine) {
 }
 
 /* The key of the event's cell. Returns whether a text is longer than the key holds. */
-static inline bool make_key(const livenps_event *event, cell_key *key) {
+static inline bool make_key(const livenps_event *event, livenps_text value, cell_key *key) {
+  const size_t readable = value.length >= LIVENPS_SHORT ? value.length - LIVENPS_SHORT + 1 : 0;
+  uint64_t lengths = 0;
   bool is_long = false;
-  key->lengths = 0;
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
     const livenps_text text = event->dimensions[d];
-    livenps_text_words(text, &key->words[2 * d]);
-    const uint64_t length = text.length < LONG ? text.length : LONG;
-    key->lengths |= (length << 1 | (text.at != NULL)) << 16 * d;
-    is_long |= text.length > LIVENPS_SHORT;
+    const uintptr_t there = text.at != NULL; /* of an absent one nothing is kept, whatever is read */
+    const uintptr_t offset = ((uintptr_t)text.at - (uintptr_t)value.at) & -there;
+    uint64_t length = text.length;
+    if (__builtin_expect((length <= LIVENPS_SHORT) & (offset < readable), 1)) {
+      livenps_short_words(value.at + offset, length, &key->words[2 * d]);
+    } else {
+      livenps_text_words(text, &key->words[2 * d]);
+      is_long |= length > LIVENPS_SHORT;
+      length = length < LONG ? length : LONG;
+    }
+    lengths |= (length << 1 | there) << 16 * d;
   }
+  key->words[LENGTHS] = lengths;
+  key->words[LENGTHS + 1] = 0;
   return is_long;
 }
 
-/* Of the cell, and of it in that second. */
-static inline void hash_key(const cell_key *key, int64_t second, uint32_t *cell, uint32_t *row) {
-  uint64_t words[2 * LIVENPS_DIMENSIONS + 2];
-  memcpy(words, key->words, sizeof key->words);
-  words[2 * LIVENPS_DIMENSIONS] = key->lengths;
-  words[2 * LIVENPS_DIMENSIONS + 1] = 0;
-  const uint64_t of_cell = livenps_hash_words(words, sizeof words / sizeof *words);
-  const uint64_t of_row[2] = {of_cell, (uint64_t)second};
-  *cell = (uint32_t)of_cell;
-  *row = (uint32_t)livenps_hash_words(of_row, 2);
-}
-
 static bool key_has(const cell_key *key, int dimension) {
-  return key->lengths >> 16 * dimension & 1;
+  return key->words[LENGTHS] >> 16 * dimension & 1;
 }
 
 static size_t key_length(const cell_key *key, int dimension) {
-  const size_t length = key->lengths >> (16 * dimension + 1) & LONG;
+  const size_t length = key->words[LENGTHS] >> (16 * dimension + 1) & LONG;
   return length > LIVENPS_SHORT ? key->words[2 * dimension + 1] : length;
 }
 
@@ -208,8 +212,8 @@ static bool same_long_texts(const livenps_combine *combine, const struct stored 
 static inline bool same_cell(const livenps_combine *combine, uint32_t cell, const cell_key *key,
                              const livenps_event *event) {
   const struct stored *stored = &combine->stored[cell];
-  uint64_t differ = stored->key.lengths ^ key->lengths;
-  for (int i = 0; i < 2 * LIVENPS_DIMENSIONS; i++)
+  uint64_t differ = 0;
+  for (int i = 0; i < KEY_WORDS; i++)
     differ |= stored->key.words[i] ^ key->words[i];
   return differ == 0 && (!stored->has_long || same_long_texts(combine, stored, event));
 }
@@ -231,7 +235,8 @@ static void store_cell(livenps_combine *combine, const cell_key *key, const live
   char texts[LIVENPS_DIMENSIONS * LIVENPS_SHORT];
   size_t length = 0;
   for (int d = 0; d < LIVENPS_DIMENSIONS; d++) {
-    livenps_words_text(&key->words[2 * d], key_length(key, d), texts + length);
+    /* Its zeros too: the next is written over them. */
+    memcpy(texts + length, &key->words[2 * d], LIVENPS_SHORT);
     length += key_length(key, d);
   }
   livenps_buffer_add(&combine->names, texts, length);
@@ -250,24 +255,33 @@ static inline uint32_t find_cell(livenps_combine *combine, const cell_key *key, 
   return cell;
 }
 
-static inline small_row *find_row(livenps_combine *combine, uint32_t cell, int64_t second, uint32_t hash) {
+static inline bool same_row(const livenps_combine *combine, const small_row *row, const waiting *this,
+                            const livenps_event *event) {
+  return row->second == this->second && same_cell(combine, row->cell, &this->key, event);
+}
+
+/* Of nearly all events the row is there and the guess is right: then that row's cell is the event's, and the cells' table is not asked. */
+static inline small_row *find_row(livenps_combine *combine, const waiting *this, const livenps_event *event) {
+  if (this->guess && same_row(combine, &combine->rows[this->guess - 1], this, event))
+    return &combine->rows[this->guess - 1];
   const table *t = &combine->row_table;
-  for (size_t i = hash & t->mask; t->at[i].index; i = (i + 1) & t->mask) {
+  for (size_t i = this->row_hash & t->mask; t->at[i].index; i = (i + 1) & t->mask) {
     small_row *row = &combine->rows[t->at[i].index - 1];
-    if (t->at[i].hash == hash && row->cell == cell && row->second == second)
+    if (t->at[i].hash == this->row_hash && same_row(combine, row, this, event))
       return row;
   }
+  const uint32_t cell = find_cell(combine, &this->key, this->cell_hash, event);
   if (combine->row_count == combine->row_capacity)
     grow_rows(combine);
   const uint32_t index = (uint32_t)combine->row_count++;
-  combine->rows[index] = (small_row){.cell = cell, .second = second};
-  table_add(&combine->row_table, hash, index);
+  combine->rows[index] = (small_row){.cell = cell, .second = this->second};
+  table_add(&combine->row_table, this->row_hash, index);
   return &combine->rows[index];
 }
 
 /* Where a counter that is no sum stands among the bins. */
 static inline int bin_of(int counter) {
-  return counter < LIVENPS_VALUE_PROMOTERS ? counter : counter - SUMS;
+  return counter - (counter < LIVENPS_VALUE_PROMOTERS ? 0 : SUMS);
 }
 
 /* Adds what the row holds to wider counters, which may wrap as all sums do. */
@@ -299,18 +313,18 @@ static __attribute__((noinline)) livenps_counters *run_over(livenps_combine *com
   return wide;
 }
 
+/* What kind of event comes next nobody can guess, so this does not branch by it: a bin and a sum are always added to. */
 static inline void count(livenps_combine *combine, small_row *row, const livenps_count *what) {
+  _Static_assert(LIVENPS_COUNTERS - SUMS == BINS,
+                 "an event without a score counts in the bin behind the last");
   /* An answer's score is counted at most as often as the answer. */
   if (__builtin_expect(row->bins[what->kind] == UINT8_MAX, 0))
     run_over(combine, row);
   row->bins[what->kind]++;
-  if (what->bin < LIVENPS_COUNTERS)
-    row->bins[bin_of(what->bin)]++;
-  if (!what->sum)
-    return;
+  row->bins[bin_of(what->bin)]++;
   int32_t *sum = &row->sums[what->sum - LIVENPS_VALUE_PROMOTERS];
   const int64_t more = *sum + what->value; /* far from overflow: a value is at most 10^11 */
-  if (__builtin_expect(more >= INT32_MIN && more <= INT32_MAX, 1)) {
+  if (__builtin_expect(more == (int32_t)more, 1)) {
     *sum = (int32_t)more;
   } else {
     int64_t *wide = &run_over(combine, row)->at[what->sum];
@@ -319,44 +333,58 @@ static inline void count(livenps_combine *combine, small_row *row, const livenps
 }
 
 static inline void add(livenps_combine *combine, const waiting *this, const livenps_event *event) {
-  const uint32_t cell = find_cell(combine, &this->key, this->cell_hash, event);
-  count(combine, find_row(combine, cell, this->second, this->row_hash), &this->count);
+  count(combine, find_row(combine, this, event), &this->count);
 }
 
-/* The slots were asked for when the events came; now cells and rows are, then the events are counted in the order in which they came. */
+static inline void prefetch_cell(const livenps_combine *combine, uint32_t cell) {
+  const char *stored = (const char *)&combine->stored[cell];
+  __builtin_prefetch(stored);
+  __builtin_prefetch(stored + sizeof(cell_key));
+}
+
+/* The slots were asked for when the events came; now rows are, or where a row is new the slots of its cell; then the cells; then the events
+ * are counted in the order in which they came. */
 static void drain(livenps_combine *combine) {
+  const table *cells = &combine->cell_table;
   const size_t group = combine->waiting_count;
   for (size_t i = 0; i < group; i++) {
-    const uint32_t cell = table_guess(&combine->cell_table, combine->group[i].cell_hash);
-    const uint32_t row = table_guess(&combine->row_table, combine->group[i].row_hash);
-    if (cell) {
-      const char *stored = (const char *)&combine->stored[cell - 1];
-      __builtin_prefetch(stored);
-      __builtin_prefetch(stored + sizeof(cell_key));
+    waiting *this = &combine->group[i];
+    this->guess = table_guess(&combine->row_table, this->row_hash);
+    if (this->guess) {
+      __builtin_prefetch(&combine->rows[this->guess - 1], 1);
+    } else {
+      __builtin_prefetch(&cells->at[this->cell_hash & cells->mask]);
     }
-    if (row)
-      __builtin_prefetch(&combine->rows[row - 1], 1);
+  }
+  for (size_t i = 0; i < group; i++) {
+    const waiting *this = &combine->group[i];
+    const uint32_t cell =
+        this->guess ? combine->rows[this->guess - 1].cell + 1 : table_guess(cells, this->cell_hash);
+    if (cell)
+      prefetch_cell(combine, cell - 1);
   }
   for (size_t i = 0; i < group; i++)
     add(combine, &combine->group[i], NULL);
   combine->waiting_count = 0;
 }
 
-void livenps_combine_add(livenps_combine *combine, const livenps_event *event) {
+void livenps_combine_add(livenps_combine *combine, const livenps_event *event, livenps_text value) {
   waiting *this = &combine->group[combine->waiting_count];
   /* Floor, also before 1970. */
   this->second = event->time_ms >= 0 ? event->time_ms / 1000 : -((-event->time_ms + 999) / 1000);
   this->count = livenps_count_of(event);
-  const bool is_long = make_key(event, &this->key);
-  hash_key(&this->key, this->second, &this->cell_hash, &this->row_hash);
+  const bool is_long = make_key(event, value, &this->key);
+  const uint64_t hash = livenps_hash_words(this->key.words, KEY_WORDS);
+  this->cell_hash = (uint32_t)hash;
+  this->row_hash = (uint32_t)((hash + (uint64_t)this->second * combine->seconds_key) >> 32);
   if (__builtin_expect(is_long, 0)) {
     /* Its texts are borrowed until we return. */
-    const waiting now = *this;
+    waiting now = *this;
+    now.guess = 0;
     drain(combine);
     add(combine, &now, event);
     return;
   }
-  __builtin_prefetch(&combine->cell_table.at[this->cell_hash & combine->cell_table.mask]);
   __builtin_prefetch(&combine->row_table.at[this->row_hash & combine->row_table.mask]);
   if (++combine->waiting_count == GROUP)
     drain(combine);

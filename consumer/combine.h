@@ -9,7 +9,8 @@ typedef struct livenps_combine livenps_combine;
 
 livenps_combine *livenps_combine_new(void);
 void livenps_combine_free(livenps_combine *combine);
-void livenps_combine_add(livenps_combine *combine, const livenps_event *event);
+/* value: the record's, in which texts of the event may lie: there their ends are read past, which is faster. {0}: in none. */
+void livenps_combine_add(livenps_combine *combine, const livenps_event *event, livenps_text value);
 size_t livenps_combine_rows(livenps_combine *combine);
 /* Whether there are at least so many rows; asked after every event, cheaper than the number. */
 bool livenps_combine_full(livenps_combine *combine, size_t rows);

@@ -34,7 +34,7 @@ static void make_entries(logged *entries, size_t count, size_t events, int touch
     entries[i] = (logged){.ms = start_ms + (int64_t)i * 1000 / ENTRIES};
     for (size_t e = 0; e < events; e++) {
       livenps_generator_next(generator, entries[i].ms, &made);
-      livenps_combine_add(combine, &made.event);
+      livenps_combine_add(combine, &made.event, (livenps_text){0});
     }
     livenps_entry entry = {.writer = livenps_text_of("bench"), .clock_ms = entries[i].ms};
     livenps_combine_lend(combine, &entry);

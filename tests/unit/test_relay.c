@@ -41,7 +41,7 @@ static int put(livenps_relay *relay, livenps_combine **combine, int i, livenps_e
   livenps_event event = {.type = LIVENPS_INTERACTION, .time_ms = i * 1000ll};
   event.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of(name);
   for (int n = 0; n < i % 7 + 1; n++)
-    livenps_combine_add(*combine, &event);
+    livenps_combine_add(*combine, &event, (livenps_text){0});
   livenps_advance advance = {.partition = i};
   livenps_entry entry = {.clock_ms = i, .advances = &advance, .advance_count = 1};
   livenps_combine_lend(*combine, &entry);
