@@ -96,3 +96,32 @@ def test_password_changed_under_way(world):
     goes_on(world, redis)
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert keep and consumer.stop() == 0
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before genesis", "in mid-flight"])
+def test_an_aggregator_refused_alone_ends_the_process(world, begun):
+    """Somebody's string stands where the snapshot's pointer belongs: commits do not look there, so only the aggregator is
+    refused. The process ends with its reason, also while the reader waits within a rebalance for the namespace to be begun."""
+    redis, topic = world.redis(), world.topic(2)
+    key = "nps:{%s}:" % world.namespace
+    simulation = world.load(topic, 1500)
+    if begun:
+        consumer = world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="500ms")
+        goes_on(world, redis)
+        # In one step: the pointer is there whenever a script looks.
+        redis.call("EVAL", "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call('SET', KEYS[1], 'theirs')", 2, key + "snapshot", key + "kept")
+    else:
+        redis.call("SET", key + "lease", "somebody")
+        consumer = world.consumer(topic, redis, ready=False, windows=WINDOWS)
+        consumer.wait_log("warn commit: redis: the namespace is empty; waiting for the aggregator", 60)
+        redis.call("SET", key + "snapshot", "theirs")
+        assert consumer.running()
+        redis.call("DEL", key + "lease")
+    consumer.ended_on_purpose = True
+    assert consumer.wait() == 6, consumer.log()
+    assert "error run: " in consumer.log() and key + "snapshot is a string, not a hash" in consumer.log()
+    redis.call("RENAME", key + "kept", key + "snapshot") if begun else redis.call("DEL", key + "snapshot")
+    again = world.consumer(topic, redis, windows=WINDOWS)
+    goes_on(world, redis)
+    world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert again.stop() == 0
