@@ -1044,6 +1044,8 @@ bool sim_kafka_looked(int partition, int64_t since_us) {
     /* The library's threads go on while the program does something else. */
     if (!sim_paused(rk->process))
       fetch(rk);
+    for (int k = 0; k < rk->owned_count; k++)
+      reads |= rk->owned[k].partition == partition;
     /* Also what the group has forgotten to take away. */
     for (int k = 0; k < rk->lane_count; k++)
       reads |= rk->lanes[k]->assigned && rk->lanes[k]->partition == partition &&
