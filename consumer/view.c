@@ -329,7 +329,9 @@ void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, 
   const livenps_pane *pane = &state->windows[window];
   int64_t end = livenps_floor_divide(end_ms, pane->config.slice_ms), first = end - pane->length;
   livenps_state_spread(state);
-  /* The running totals are at hand; only the slices in which the two windows differ are read. */
+  /* The running totals are at hand: of a window that ended a short while ago only the slices are read in which the two differ, some at either
+   * end. In an older one there are fewer slices than that. */
+  const bool differ = 2 * (pane->head - end) <= pane->length;
   assert(end <= pane->head + 1 && end > pane->head - pane->length);
   bool previous_kept = first - pane->length > pane->head - 2 * pane->length;
   livenps_view *views = livenps_alloc(group->count * sizeof *views);
@@ -343,13 +345,17 @@ void livenps_state_views_at(livenps_state *state, size_t rollup, size_t window, 
     livenps_view view = {.rollup = rollup,
                          .window = window,
                          .id = series->id,
-                         .now = slot->now,
                          .as_of_ms = end * pane->config.slice_ms - 1,
                          .window_start_ms = first * pane->config.slice_ms,
                          .window_ms = pane->config.length_ms,
                          .slice_ms = pane->config.slice_ms};
-    sum(&slot->slices, end, pane->head, -1, &view.now);
-    sum(&slot->slices, first, pane->head - pane->length, 1, &view.now);
+    if (differ) {
+      view.now = slot->now;
+      sum(&slot->slices, end, pane->head, -1, &view.now);
+      sum(&slot->slices, first, pane->head - pane->length, 1, &view.now);
+    } else {
+      sum(&slot->slices, first, end - 1, 1, &view.now);
+    }
     if (livenps_counters_zero(&view.now)) {
       continue;
     }
