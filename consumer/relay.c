@@ -77,7 +77,7 @@ int livenps_relay_open(livenps_relay **out, livenps_folding fold, void *opaque, 
     relay->ring[i].combine = livenps_combine_new();
   if (pthread_create(&relay->thread, NULL, fold_all, relay)) {
     free_relay(relay);
-    return livenps_fail(error, LIVENPS_E_STARTUP, "replay: no thread could be started to fold in");
+    return livenps_fail(error, LIVENPS_E_STARTUP, "replay: no thread could be started");
   }
   *out = relay;
   return 0;

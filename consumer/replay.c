@@ -263,7 +263,7 @@ static int read_all(replay *self, livenps_error *error) {
   if (!self->aggregate)
     return read_to_end(self, error);
   if (pthread_create(&self->thread, NULL, tick_on, self))
-    return livenps_fail(error, LIVENPS_E_STARTUP, "no thread could be started for the aggregator");
+    return livenps_fail(error, LIVENPS_E_STARTUP, "replay: no thread could be started");
   int result = read_to_end(self, error);
   self->stop = true;
   pthread_join(self->thread, NULL);
