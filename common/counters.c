@@ -172,14 +172,15 @@ size_t livenps_counters_pack_some(const int64_t at[LIVENPS_COUNTERS], uint32_t m
   return mask ? pack(at, mask, out) : 0;
 }
 
-int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters) {
-  uint64_t mask, value;
-  const char *next = get(*at, end, &mask);
-  if (!next || mask >> LIVENPS_COUNTERS) {
+int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters, uint32_t *mask) {
+  uint64_t said, value;
+  const char *next = get(*at, end, &said);
+  if (!next || said >> LIVENPS_COUNTERS) {
     return -1;
   }
+  *mask = (uint32_t)said;
   memset(counters, 0, sizeof *counters);
-  for (uint32_t left = (uint32_t)mask; left; left &= left - 1) {
+  for (uint32_t left = (uint32_t)said; left; left &= left - 1) {
     next = get(next, end, &value);
     if (!next || value == 0) {
       return -1;

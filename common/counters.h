@@ -49,8 +49,8 @@ size_t livenps_counters_pack(const livenps_counters *counters, char out[LIVENPS_
 size_t livenps_counters_pack_some(const int64_t at[LIVENPS_COUNTERS], uint32_t mask,
                                   char out[LIVENPS_PACKED_MAX]);
 uint32_t livenps_counters_mask(const livenps_counters *counters); /* of those that are not zero */
-/* Reads what pack wrote. 0, or -1 when the bytes are not canonical or end early; *at moves behind. */
-int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters);
+/* Reads what pack wrote, and which counters are not zero. 0, or -1 when the bytes are not canonical or end early; *at moves behind. */
+int livenps_counters_unpack(const char **at, const char *end, livenps_counters *counters, uint32_t *mask);
 /* The same sums without unpacking: bytes are what pack wrote (asserted). Adds (sign 1) or subtracts (sign -1). */
 void livenps_packed_apply(livenps_counters *to, const char *bytes, size_t length, int sign);
 /* Packs the sum of packed ones and of counters of which only those in the mask are looked at; returns its length, 0 when everything

@@ -240,7 +240,7 @@ int livenps_entry_decode(livenps_entry *entry, const char *bytes, size_t length,
     if (livenps_get_varint(&at, end, &cell) || cell >= entry->cell_count ||
         livenps_get_signed(&at, end, &step) || __builtin_add_overflow(second, step, &second) ||
         second > INT64_MAX / 4000 || second < INT64_MIN / 4000 ||
-        livenps_counters_unpack(&at, end, &row->counters))
+        livenps_counters_unpack(&at, end, &row->counters, &row->mask))
       goto broken;
     row->cell = (uint32_t)cell;
     row->second = second;

@@ -335,11 +335,10 @@ static livenps_text get_name(reader *from, size_t max) {
 
 /* Packed counters that are not all zero, as every slice has them. */
 static uint32_t get_counters(reader *from, livenps_counters *counters) {
+  uint32_t mask = 0;
   *counters = (livenps_counters){0};
-  from->bad |= from->bad || livenps_counters_unpack(&from->at, from->end, counters);
-  uint32_t mask = from->bad ? 0 : livenps_counters_mask(counters);
-  from->bad |= !mask;
-  return mask;
+  from->bad |= from->bad || livenps_counters_unpack(&from->at, from->end, counters, &mask) || !mask;
+  return from->bad ? 0 : mask;
 }
 
 static bool name_is(const char *name, livenps_text text) {

@@ -463,8 +463,7 @@ void livenps_cell_wait(livenps_state *state, livenps_cell_place *cell, int64_t s
 }
 
 static void add(livenps_state *state, livenps_cell_place *cell, int64_t second,
-                const livenps_counters *counters) {
-  uint32_t mask = livenps_counters_mask(counters);
+                const livenps_counters *counters, uint32_t mask) {
   if (!mask) {
     return;
   }
@@ -510,7 +509,8 @@ int livenps_state_fold(livenps_state *state, const livenps_entry *entry, int64_t
     if (!cells[row->cell]) {
       cells[row->cell] = livenps_cell_find(state, entry->cells[row->cell].dimensions);
     }
-    add(state, cells[row->cell], row->second, &row->counters);
+    add(state, cells[row->cell], row->second, &row->counters,
+        row->mask ? row->mask : livenps_counters_mask(&row->counters));
   }
   free(cells);
   return 0;
@@ -520,7 +520,7 @@ void livenps_state_add(livenps_state *state, const livenps_text dimensions[LIVEN
                        int64_t second, const livenps_counters *counters) {
   assert(second >= LIVENPS_FIRST_SECOND && second <= LIVENPS_LAST_SECOND);
   cells_sweep(state);
-  add(state, livenps_cell_find(state, dimensions), second, counters);
+  add(state, livenps_cell_find(state, dimensions), second, counters, livenps_counters_mask(counters));
 }
 
 void livenps_state_start(livenps_state *state, livenps_text topic, int32_t partition, int64_t start,
@@ -624,8 +624,9 @@ void livenps_state_advance(livenps_state *state, int64_t clock_ms) {
     while (livenps_cursor_next(&cursor) && cursor.number <= second_of(clock_ms)) {
       const char *at = cursor.bytes;
       livenps_counters counters;
-      livenps_counters_unpack(&at, at + cursor.length, &counters);
-      livenps_state_pend(state, cell, cursor.number, livenps_counters_mask(&counters), counters.at);
+      uint32_t mask = 0;
+      livenps_counters_unpack(&at, at + cursor.length, &counters, &mask);
+      livenps_state_pend(state, cell, cursor.number, mask, counters.at);
     }
     livenps_slices_drop(&cell->waiting, second_of(clock_ms) + 1);
     int64_t first;

@@ -90,15 +90,17 @@ static void test_subtraction_undoes_an_overflow(void **state) {
 static void round_trip(const livenps_counters *counters) {
   char bytes[LIVENPS_PACKED_MAX];
   livenps_counters back;
+  uint32_t mask = UINT32_MAX;
   size_t length = livenps_counters_pack(counters, bytes);
   assert_in_range(length, 1, LIVENPS_PACKED_MAX);
   const char *at = bytes;
-  assert_int_equal(livenps_counters_unpack(&at, bytes + length, &back), 0);
+  assert_int_equal(livenps_counters_unpack(&at, bytes + length, &back, &mask), 0);
+  assert_int_equal(mask, livenps_counters_mask(counters));
   assert_ptr_equal(at, bytes + length);
   assert_memory_equal(counters, &back, sizeof back);
   for (size_t cut = 0; cut < length; cut++) {
     at = bytes;
-    assert_int_equal(livenps_counters_unpack(&at, bytes + cut, &back), -1);
+    assert_int_equal(livenps_counters_unpack(&at, bytes + cut, &back, &mask), -1);
     assert_ptr_equal(at, bytes);
   }
 }
@@ -223,8 +225,9 @@ static void test_packed_patches(void **state) {
 
 static void refused(const char *bytes, size_t length) {
   livenps_counters counters;
+  uint32_t mask;
   const char *at = bytes;
-  assert_int_equal(livenps_counters_unpack(&at, bytes + length, &counters), -1);
+  assert_int_equal(livenps_counters_unpack(&at, bytes + length, &counters, &mask), -1);
   assert_ptr_equal(at, bytes);
 }
 
