@@ -47,8 +47,7 @@ typedef struct {
 
 typedef struct {
   uint32_t cell;
-  uint32_t
-      mask; /* of the counters that are not zero: decoding says it, encoding does not ask; 0: not said, look */
+  uint32_t mask;  /* of the counters that are not zero, from decoding; 0: not said, look */
   int64_t second; /* event time, seconds since 1970, floor */
   livenps_counters counters;
 } livenps_row;
