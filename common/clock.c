@@ -159,7 +159,7 @@ static bool same_date(const char *a, const char *b) {
 
 /* "10:15:00" as seconds, -1 when it is not of that form. All eight bytes are looked at together: what a digit differs from '0' by is at most
  * 9, and 0x76 more has no high bit; what a colon differs from ':' by is 0, and 0x7F more has none. */
-static int clock_time(const char *at) {
+static inline int clock_time(const char *at) {
   static const char zeros[] = "00:00:00", most[] = "vv\x7Fvv\x7Fvv";
   uint64_t word, zero, add;
   memcpy(&word, at, 8);
@@ -169,9 +169,14 @@ static int clock_time(const char *at) {
   if (((word + add) | word) & UINT64_C(0x8080808080808080)) {
     return -1;
   }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  word = word * 10 + (word >> 8); /* at most 99 in a byte: nothing is carried */
+  const int hour = (int)(word & 0xFF), minute = (int)(word >> 24 & 0xFF), second = (int)(word >> 48 & 0xFF);
+#else
   const int hour = (at[0] - '0') * 10 + at[1] - '0';
   const int minute = (at[3] - '0') * 10 + at[4] - '0';
   const int second = (at[6] - '0') * 10 + at[7] - '0';
+#endif
   return hour > 23 || minute > 59 || second > 59 ? -1 : hour * 3600 + minute * 60 + second;
 }
 

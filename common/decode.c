@@ -31,7 +31,7 @@ typedef struct {
 } plan;
 
 enum {
-  LEARNED = 16,       /* mappings of which outlines are remembered */
+  LEARNED = 16,       /* kinds of records of which outlines are remembered */
   WINDOW = 64,        /* records over which it is judged whether that pays */
   POOR = WINDOW / 4,  /* fewer of them that follow an outline: it does not, */
   REST = 15 * WINDOW, /* so for as many records nothing is compared */
@@ -40,10 +40,10 @@ enum {
   LESSONS = 32,     /* and so many that were saved up */
 };
 
-/* The outlines of one mapping's records. Publishers that change theirs all the time cost a few per cent: comparing rests while it does not
- * pay, and lessons are counted. */
+/* The outlines of one kind of records: of a mapping, and where headers say the type, of that type. Publishers that change theirs all the time
+ * cost a few per cent: comparing rests while it does not pay, and lessons are counted. */
 typedef struct {
-  uint64_t serial;            /* the mapping's; 0: none yet */
+  uint64_t kind;
   uint64_t used;              /* the decoder's record it was last asked for */
   livenps_outlines *outlines; /* NULL until the first one is learned */
   plan plans[LIVENPS_OUTLINES];
@@ -85,18 +85,18 @@ uint64_t livenps_decoder_short(const livenps_decoder *decoder) {
   return decoder->outlined;
 }
 
-static void learned_reset(learned *l, uint64_t serial) {
+static void learned_reset(learned *l, uint64_t kind) {
   livenps_outlines *outlines = l->outlines;
   if (outlines) {
     livenps_outlines_forget(outlines);
   }
-  *l = (learned){.serial = serial, .outlines = outlines, .lessons = LESSONS};
+  *l = (learned){.kind = kind, .outlines = outlines, .lessons = LESSONS};
 }
 
-/* What is remembered of that mapping's records, made when it is new. NULL where there are too many mappings at once. */
-static learned *learned_of(livenps_decoder *decoder, uint64_t serial) {
+/* What is remembered of that kind of records, made when it is new. NULL where there are too many kinds at once. */
+static learned *learned_of(livenps_decoder *decoder, uint64_t kind) {
   decoder->records++;
-  if (decoder->last && decoder->last->serial == serial) {
+  if (decoder->last && decoder->last->kind == kind) {
     return decoder->last;
   }
   if (decoder->last) {
@@ -106,16 +106,16 @@ static learned *learned_of(livenps_decoder *decoder, uint64_t serial) {
   learned *oldest = NULL;
   for (size_t i = 0; i < decoder->learned_count; i++) {
     learned *l = decoder->at[i];
-    found = l->serial == serial ? l : found;
+    found = l->kind == kind ? l : found;
     oldest = !oldest || l->used < oldest->used ? l : oldest;
   }
   if (!found && decoder->learned_count < LEARNED) {
     found = livenps_alloc(sizeof *found);
-    learned_reset(found, serial);
+    learned_reset(found, kind);
     decoder->at[decoder->learned_count++] = found;
   } else if (!found && decoder->records - oldest->used > WINDOW * LEARNED) {
     found = oldest;
-    learned_reset(found, serial);
+    learned_reset(found, kind);
   }
   if (found) {
     found->used = decoder->records;
@@ -176,6 +176,22 @@ enum { CE_SPECVERSION, CE_SOURCE, CE_ID, CE_TYPE, CE_TIME, CE_ATTRIBUTES };
 static const char *const ce_names[CE_ATTRIBUTES] = {"ce_specversion", "ce_source", "ce_id", "ce_type",
                                                     "ce_time"};
 
+/* Which attribute a header is, -1: none. By its length first: this is asked for each header of each record. */
+static inline int attribute_of(livenps_text name) {
+  switch (name.length) {
+  case sizeof "ce_id" - 1: return memcmp(name.at, "ce_id", sizeof "ce_id" - 1) == 0 ? CE_ID : -1;
+  case sizeof "ce_type" - 1:
+    return memcmp(name.at, "ce_type", sizeof "ce_type" - 1) == 0   ? CE_TYPE
+           : memcmp(name.at, "ce_time", sizeof "ce_time" - 1) == 0 ? CE_TIME
+                                                                   : -1;
+  case sizeof "ce_source" - 1:
+    return memcmp(name.at, "ce_source", sizeof "ce_source" - 1) == 0 ? CE_SOURCE : -1;
+  case sizeof "ce_specversion" - 1:
+    return memcmp(name.at, "ce_specversion", sizeof "ce_specversion" - 1) == 0 ? CE_SPECVERSION : -1;
+  default: return -1;
+  }
+}
+
 typedef struct {
   form form;
   livenps_text attributes[CE_ATTRIBUTES]; /* only of the form BINARY */
@@ -212,8 +228,12 @@ static livenps_text media_type(livenps_text value) {
 }
 
 static bool media_type_is_json(livenps_text type) {
+  static const char usual[] = "application/json";
+  if (type.length == sizeof usual - 1 && memcmp(type.at, usual, sizeof usual - 1) == 0) {
+    return true;
+  }
   livenps_text tail = {type.at + (type.length > 5 ? type.length - 5 : 0), type.length > 5 ? 5 : 0};
-  return equal_folded(type, "application/json") || equal_folded(type, "text/json") ||
+  return equal_folded(type, usual) || equal_folded(type, "text/json") ||
          (tail.length == 5 && equal_folded(tail, "+json"));
 }
 
@@ -233,23 +253,20 @@ static livenps_reason read_headers(const livenps_record *record, envelope *out, 
     if (!header->value.at) {
       continue;
     }
-    if (header->name.length == 12 && equal_folded(header->name, "content-type")) {
+    static const char content_type[] = "content-type";
+    if (header->name.length == sizeof content_type - 1 &&
+        (memcmp(header->name.at, content_type, sizeof content_type - 1) == 0 ||
+         equal_folded(header->name, content_type))) {
       if (!content.at) {
         content = header->value;
       }
       continue;
     }
-    if (header->name.length < 5 || memcmp(header->name.at, "ce_", 3) != 0) {
-      continue;
-    }
-    for (int a = 0; a < CE_ATTRIBUTES; a++) {
-      if (livenps_text_equal(header->name, livenps_text_of(ce_names[a]))) {
-        if (out->attributes[a].at) {
-          twice = ce_names[a];
-        }
-        out->attributes[a] = header->value;
-        ce = true;
-      }
+    const int a = attribute_of(header->name);
+    if (a >= 0) {
+      twice = out->attributes[a].at ? ce_names[a] : twice;
+      out->attributes[a] = header->value;
+      ce = true;
     }
   }
   livenps_text type = content.at ? media_type(content) : content;
@@ -308,7 +325,8 @@ static livenps_reason check_structured(const livenps_finds *finds, const livenps
 }
 
 static livenps_reason check_binary(const envelope *headers, livenps_where *where) {
-  if (!livenps_text_equal(headers->attributes[CE_SPECVERSION], livenps_text_of("1.0"))) {
+  const livenps_text version = headers->attributes[CE_SPECVERSION];
+  if (version.length != 3 || memcmp(version.at, "1.0", 3) != 0) {
     return fault(where, LIVENPS_REASON_CLOUDEVENT, 0, "ce_specversion", "must be 1.0");
   }
   if (headers->attributes[CE_SOURCE].length == 0) {
@@ -480,6 +498,29 @@ static livenps_reason read_name(const reader *r, livenps_field field, bool requi
   return LIVENPS_REASON_NONE;
 }
 
+/* False: none of them. dotted: it is what stands behind the last dot. */
+static bool type_of(livenps_text type, bool dotted, livenps_type *out) {
+  static const struct {
+    livenps_text name;
+    livenps_type type;
+  } types[] = {{{"answer", 6}, LIVENPS_ANSWER},
+               {{"interaction", 11}, LIVENPS_INTERACTION},
+               {{"invitation", 10}, LIVENPS_INVITATION}};
+  for (size_t i = type.length; dotted && i > 0; i--) {
+    if (type.at[i - 1] == '.') {
+      type = (livenps_text){type.at + i, type.length - i};
+      break;
+    }
+  }
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (livenps_text_equal(type, types[i].name)) {
+      *out = types[i].type;
+      return true;
+    }
+  }
+  return false;
+}
+
 static livenps_reason read_type(const reader *r, livenps_type *out) {
   field_text said;
   livenps_reason reason = read_text(r, LIVENPS_FIELD_TYPE, &said);
@@ -489,25 +530,8 @@ static livenps_reason read_type(const reader *r, livenps_type *out) {
   if (said.kind == LIVENPS_JSON_ABSENT) {
     return missing(r, LIVENPS_FIELD_TYPE, &said);
   }
-  livenps_text type = said.text;
-  if (r->headers->form != PLAIN) {
-    for (size_t i = type.length; i > 0; i--) {
-      if (type.at[i - 1] == '.') {
-        type = (livenps_text){type.at + i, type.length - i};
-        break;
-      }
-    }
-  }
-  static const struct {
-    const char *name;
-    livenps_type type;
-  } types[] = {
-      {"answer", LIVENPS_ANSWER}, {"interaction", LIVENPS_INTERACTION}, {"invitation", LIVENPS_INVITATION}};
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (livenps_text_equal(type, livenps_text_of(types[i].name))) {
-      *out = types[i].type;
-      return LIVENPS_REASON_NONE;
-    }
+  if (type_of(said.text, r->headers->form != PLAIN, out)) {
+    return LIVENPS_REASON_NONE;
   }
   return fault(r->where, LIVENPS_REASON_UNKNOWN_TYPE, said.offset, "type",
                "must be interaction, invitation or answer");
@@ -787,8 +811,8 @@ static inline void no_texts(livenps_text texts[LIVENPS_OUTLINE_TEXTS]) {
 }
 
 /* True when the record follows an outline and is accepted: *event is what the whole way would make of it. */
-static bool decode_outlined(livenps_decoder *decoder, learned *l, const livenps_mapping *mapping, form form,
-                            livenps_text value, livenps_event *event) {
+static bool decode_outlined(livenps_decoder *decoder, learned *l, const livenps_mapping *mapping,
+                            const envelope *headers, livenps_text value, livenps_event *event) {
   livenps_text texts[LIVENPS_OUTLINE_TEXTS];
   no_texts(texts);
   const int number = livenps_outlines_match(l->outlines, decoder->scanner, value.at, value.length, texts);
@@ -796,8 +820,12 @@ static bool decode_outlined(livenps_decoder *decoder, learned *l, const livenps_
     return false;
   }
   const plan *p = &l->plans[number];
-  if ((form == STRUCTURED && !p->structured) || (p->structured && texts[TEXT_SOURCE].length == 0)) {
+  if ((headers->form == STRUCTURED && !p->structured) || (p->structured && texts[TEXT_SOURCE].length == 0)) {
     return false;
+  }
+  if (headers->form == BINARY) {
+    texts[LIVENPS_FIELD_ID] = headers->attributes[CE_ID];
+    texts[LIVENPS_FIELD_TIME] = headers->attributes[CE_TIME];
   }
   const livenps_place *places = p->structured ? mapping->data_fields : mapping->fields;
   empty_event(event);
@@ -861,8 +889,9 @@ static bool wish(wishes *wanted, const livenps_finds *finds, int node, int text)
 }
 
 /* Which value is which field, and which ones decide by what they say: those become a part of the outline. */
-static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds, bool structured,
+static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds, form form,
                       const livenps_event *event, wishes *wanted, plan *p) {
+  const bool structured = form == STRUCTURED;
   const livenps_place *places = structured ? mapping->data_fields : mapping->fields;
   bool good = true;
   if (mapping->contract) {
@@ -877,7 +906,7 @@ static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds
   for (size_t i = 0; i < mapping->rule_count; i++) {
     good = good && wish(wanted, finds, mapping->rules[i].node, -1);
   }
-  for (int f = 0; f < LIVENPS_FIELDS && good; f++) {
+  for (int f = form == BINARY ? LIVENPS_FIELD_TIME + 1 : 0; f < LIVENPS_FIELDS && good; f++) {
     const livenps_place *place = &places[f];
     const livenps_found *found = livenps_find(finds, place->node);
     const bool there = found->kind == LIVENPS_JSON_STRING || found->kind == LIVENPS_JSON_NUMBER;
@@ -902,11 +931,11 @@ static bool wishes_of(const livenps_mapping *mapping, const livenps_finds *finds
   return good;
 }
 
-static void learn(learned *l, const livenps_mapping *mapping, const livenps_finds *finds, bool structured,
+static void learn(learned *l, const livenps_mapping *mapping, const livenps_finds *finds, form form,
                   livenps_text value, const livenps_event *event) {
   wishes wanted = {.count = 0};
-  plan p = {.type = event->type, .scale = event->scale, .structured = structured};
-  if (wishes_of(mapping, finds, structured, event, &wanted, &p)) {
+  plan p = {.type = event->type, .scale = event->scale, .structured = form == STRUCTURED};
+  if (wishes_of(mapping, finds, form, event, &wanted, &p)) {
     if (!l->outlines) {
       l->outlines = livenps_outlines_new();
     }
@@ -971,6 +1000,20 @@ static livenps_reason decode_whole(livenps_decoder *decoder, const livenps_mappi
   return read_event(&r, event);
 }
 
+/* The kind of a record, under which its outline is learned. False when its headers are wrong, or say none of the types. */
+static inline bool kind_of(const livenps_mapping *mapping, const envelope *headers, uint64_t *kind) {
+  livenps_type type;
+  *kind = mapping->serial * 4;
+  if (headers->form == BINARY) {
+    if (check_binary(headers, NULL) != LIVENPS_REASON_NONE || !headers->attributes[CE_TYPE].at ||
+        !type_of(headers->attributes[CE_TYPE], true, &type)) {
+      return false;
+    }
+    *kind += 1 + (uint64_t)type;
+  }
+  return true;
+}
+
 livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *mapping, size_t max_bytes,
                               const livenps_record *record, livenps_event *event, livenps_where *where) {
   livenps_text value = record->value;
@@ -994,9 +1037,13 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
     return fault(where, LIVENPS_REASON_SCHEMA_FRAMING, 0, "", "the first byte is 0");
   }
 
-  learned *l = headers.form == BINARY ? NULL : learned_of(decoder, mapping->serial);
+  learned *l = NULL;
+  uint64_t kind;
+  if (kind_of(mapping, &headers, &kind)) {
+    l = learned_of(decoder, kind);
+  }
   if (l && comparing(l)) {
-    const bool followed = l->outlines && decode_outlined(decoder, l, mapping, headers.form, value, event);
+    const bool followed = l->outlines && decode_outlined(decoder, l, mapping, &headers, value, event);
     compared(l, followed);
     if (followed) {
       decoder->outlined++;
@@ -1010,7 +1057,7 @@ livenps_reason livenps_decode(livenps_decoder *decoder, const livenps_mapping *m
   if (reason == LIVENPS_REASON_NONE && l && l->lessons > 0 &&
       !(l->outlines && livenps_outlines_full(l->outlines))) {
     l->lessons--;
-    learn(l, mapping, decoder->finds, headers.form == STRUCTURED, value, event);
+    learn(l, mapping, decoder->finds, headers.form, value, event);
   }
   return reason;
 }

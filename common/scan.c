@@ -259,7 +259,30 @@ size_t livenps_utf8_next(const char *at, const char *end, uint32_t *code) {
   return length;
 }
 
+/* Whether the bytes are ASCII without NUL, as nearly all are. */
+static bool plain_ascii(const char *bytes, size_t length) {
+  uint64_t word,
+      odd = 0; /* high bits: of a byte that is not ASCII, of a NUL and perhaps of what is behind it */
+  if (length >= sizeof word) {
+    for (size_t i = 0; i + sizeof word < length; i += sizeof word) {
+      memcpy(&word, bytes + i, sizeof word);
+      odd |= (word - LIVENPS_EVERY(1)) | word;
+    }
+    memcpy(&word, bytes + length - sizeof word, sizeof word);
+    odd |= (word - LIVENPS_EVERY(1)) | word;
+  } else {
+    for (size_t i = 0; i < length; i++) {
+      const unsigned char c = (unsigned char)bytes[i];
+      odd |= c - UINT64_C(1) > 0x7E ? 0x80 : 0;
+    }
+  }
+  return (odd & LIVENPS_EVERY(0x80)) == 0;
+}
+
 bool livenps_utf8_valid(const char *bytes, size_t length) {
+  if (plain_ascii(bytes, length)) {
+    return true;
+  }
   const char *end = bytes + length;
   for (const char *p = bytes; p < end;) {
     uint32_t code;

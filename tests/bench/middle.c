@@ -1,5 +1,6 @@
 /* What the pure middle costs per event, without Kafka and Redis:
- *   middle --count=N [--form=cloudevent|plain] [--size=BYTES] [--outlines=N]
+ *   middle --count=N [--form=cloudevent|plain|binary] [--size=BYTES] [--outlines=N]
+ * form: binary is CloudEvents' binary mode, with attributes in headers; size is that of the value then.
  * outlines: one event after another has another one of N additional keys, so that N kinds of documents alternate.
  * Each line: what, nanoseconds of CPU per event (the best of five rounds over the same records). */
 
@@ -13,7 +14,9 @@
 
 enum { ROUNDS = 5, BATCH = 20000 /* events in 100 ms at 200,000 a second */ };
 
+enum { ATTRIBUTES = 6 };
 static livenps_record *records;
+static livenps_header (*headers)[ATTRIBUTES]; /* only of the form binary */
 static size_t count;
 static livenps_admission admission;
 static livenps_mapping *mapping;
@@ -135,12 +138,33 @@ static void round_fold(void) {
   livenps_state_free(state);
 }
 
+static void add_headers(livenps_record *record, livenps_header at[ATTRIBUTES], const livenps_event *event) {
+  static const char *const types[] = {"com.livenps.interaction", "com.livenps.invitation",
+                                      "com.livenps.answer"};
+  char time[32];
+  const livenps_header said[ATTRIBUTES] = {
+      {livenps_text_of("ce_specversion"), livenps_text_of("1.0")},
+      {livenps_text_of("ce_type"), livenps_text_of(types[event->type])},
+      {livenps_text_of("ce_source"), livenps_text_of("/livenps/simulate")},
+      {livenps_text_of("ce_id"), event->id},
+      {livenps_text_of("ce_time"), livenps_text_of(livenps_time_print(event->time_ms, time))},
+      {livenps_text_of("content-type"), livenps_text_of("application/json")},
+  };
+  for (int i = 0; i < ATTRIBUTES; i++) {
+    at[i] = said[i];
+    at[i].value.at = livenps_copy(said[i].value.at, said[i].value.length);
+  }
+  record->headers = at;
+  record->header_count = ATTRIBUTES;
+}
+
 int main(int argc, char **argv) {
   livenps_error error = {0};
   livenps_generator *generator;
   livenps_generated made;
   livenps_buffer line = {0};
   const bool cloudevent = !strcmp(bench_option(argc, argv, "form", "cloudevent"), "cloudevent");
+  const bool binary = !strcmp(bench_option(argc, argv, "form", "cloudevent"), "binary");
   const size_t size = (size_t)bench_number(argc, argv, "size", "355");
   const long outlines = bench_number(argc, argv, "outlines", "1");
   const livenps_generator_options options = {
@@ -151,6 +175,7 @@ int main(int argc, char **argv) {
   if (livenps_generator_open(&generator, &options, &error) || livenps_mapping_default(&mapping, &error))
     bench_fail("middle", error.text);
   records = livenps_alloc(count * sizeof *records);
+  headers = binary ? livenps_alloc(count * sizeof *headers) : NULL;
   double bytes = 0;
   for (size_t i = 0; i < count; i++) {
     livenps_generator_next(generator, now_ms, &made);
@@ -164,6 +189,8 @@ int main(int argc, char **argv) {
     }
     records[i] =
         (livenps_record){.value = {livenps_copy(line.at, line.length), line.length}, .timestamp_ms = now_ms};
+    if (binary)
+      add_headers(&records[i], headers[i], &made.event);
     bytes += (double)line.length;
   }
   livenps_generator_close(generator);
@@ -190,8 +217,12 @@ int main(int argc, char **argv) {
   livenps_batch_free(&batch);
   livenps_decoder_free(decoder);
   livenps_mapping_free(mapping);
-  for (size_t i = 0; i < count; i++)
+  for (size_t i = 0; i < count; i++) {
     free((void *)(uintptr_t)records[i].value.at);
+    for (int h = 0; binary && h < ATTRIBUTES; h++)
+      free((void *)(uintptr_t)headers[i][h].value.at);
+  }
+  free(headers);
   for (size_t i = 0; i < entries; i++)
     livenps_buffer_free(&payloads[i]);
   free(payloads);
