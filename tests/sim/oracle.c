@@ -1109,6 +1109,15 @@ static bool is_past(const sim_db *db, livenps_state **state, const livenps_posit
   return is;
 }
 
+/* The log that a process asked for its bounds before it began there. Another thread of it may have asked again since, of a newer one: that has
+ * no such offset. */
+static const sim_partition *log_asked(const sim_process *process, int partition, int64_t start) {
+  const sim_partition *asked = sim_era(&o.topic->at[partition], process->bounds_era[partition]);
+  while (asked->before && asked->count < start)
+    asked = asked->before;
+  return asked;
+}
+
 /* A genesis begins at the topic's start, or with a snapshot from Kafka, which brings its own past. Notes it; begun[p]: from the topic. */
 static void note_pasts(sim_db *db, const sim_process *process, livenps_state **state,
                        bool begun[PARTITIONS]) {
@@ -1128,7 +1137,7 @@ static void note_pasts(sim_db *db, const sim_process *process, livenps_state **s
     if (begun[p]) {
       counts[p] = 1;
       found[p][0] = (past){.count = 0};
-      go_on(&found[p][0], 1, process->bounds_era[p], 0, ledger[k].start);
+      go_on(&found[p][0], 1, log_asked(process, p, ledger[k].start)->era, 0, ledger[k].start);
     }
     note(db, p, &found[p][0]);
   }
@@ -1170,7 +1179,7 @@ static void check_genesis(sim_db *db, const sim_process *process) {
     const livenps_partition *line = &ledger[k];
     if (!begun[line->partition])
       continue;
-    const sim_partition *asked = sim_era(&o.topic->at[line->partition], process->bounds_era[line->partition]);
+    const sim_partition *asked = log_asked(process, line->partition, line->start);
     for (int64_t i = asked->low; i < line->start && !began_before(line); i++)
       if (asked->at[i].standing == SIM_STABLE && o.at[asked->at[i].truth].fate == LIVENPS_ACCEPTED &&
           o.at[asked->at[i].truth].second * 1000 >= since_ms)
