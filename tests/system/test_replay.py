@@ -98,15 +98,15 @@ def test_replay_resumes_after_kill_nine(world):
     truth = world.simulate(topic, count=60_000).finish(240)
     end = cluster.now_ms() + 60_000
     whole, _ = world.replay(topic, redis, None, end=end, windows=WINDOWS)
-    more = dict(windows=WINDOWS, commit__interval="10ms", commit__max_cells="400", aggregate__snapshot="200ms",
+    more = dict(windows=WINDOWS, commit__interval="10ms", commit__max_cells="50", aggregate__snapshot="200ms",
                 aggregate__tick="50ms", aggregate__lease="400ms")
     args = ["replay", "--topic", topic, "--from", "0", "--to", str(end), "--into", "again", "--digest"]
     settings = cluster.environment(world.replay_settings(redis, **more))
-    kills, fraction = 0, 0.15
+    kills, fraction = 0, 0.1
     while fraction < 0.9:
         program = cluster.Program(world, world.number("replay"), cluster.PREFIX + [cluster.CONSUMER] + args, settings)
         wait_for(lambda: sum(world.positions(redis, "again").values()) >= fraction * 60_000 or not program.running(), 60,
-                 "the replay moves on")
+                 "the replay moves on", every=0.005)
         if program.running():
             program.kill()
             kills += 1
