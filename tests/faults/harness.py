@@ -128,7 +128,7 @@ class Stage:
 
     def begin_replica(self):
         self.replica = self.world.redis("replica", options=["--replicaof", "127.0.0.1 %d" % self.primary.port])
-        wait_for(lambda: "master_link_status:up" in self.replica.call("INFO", "replication"), 30, "the replica is in step")
+        self.replica.in_step(self.primary)
 
     def begin_load(self, **more):
         assert self.simulation is None

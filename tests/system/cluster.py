@@ -369,6 +369,20 @@ class Redis:
         self.kill()
         self.start()
 
+    def in_step(self, primary):
+        """Waits until this replica gets what is written. That its link is up is not enough: the primary begins to send when
+        the replica has acknowledged its first copy, which it does once a second or less often."""
+        wait_for(lambda: "master_link_status:up" in self.call("INFO", "replication"), 60, "the replica has its copy")
+        primary.call("PUBLISH", "in-step", "")
+
+        def acknowledged():
+            found = dict(line.split(":", 1) for line in primary.call("INFO", "replication").splitlines() if ":" in line)
+            at = re.search("state=online,offset=([0-9]+)", found.get("slave0", ""))
+            return at and int(at[1]) >= reached
+        reached = int(re.search("master_repl_offset:([0-9]+)", primary.call("INFO", "replication"))[1])
+        assert reached > 0
+        wait_for(acknowledged, 60, "the replica is in step")
+
     def keys(self, pattern="*"):
         return self.connection().scan(pattern)
 

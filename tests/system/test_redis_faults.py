@@ -100,7 +100,7 @@ def replica_of(world, primary):
     link = world.forwarder(primary.port)
     primary.call("CONFIG", "SET", "repl-diskless-sync-delay", 0)
     replica = world.redis(name="replica", options=["--replicaof", "127.0.0.1 %d" % link.port])
-    wait_for(lambda: "master_link_status:up" in replica.call("INFO", "replication"), 30, "the replica is in step")
+    replica.in_step(primary)
     return replica, link
 
 

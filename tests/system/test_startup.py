@@ -185,7 +185,7 @@ def test_redis_may_evict(world, settings):
 def test_redis_is_a_replica(world, settings):
     topic, primary = world.topic(1), world.redis(name="primary")
     replica = world.redis(name="replica", options=["--replicaof", "127.0.0.1 %d" % primary.port])
-    cluster.wait_for(lambda: "master_link_status:up" in replica.call("INFO", "replication"), 30, "the replica is in step")
+    replica.in_step(primary)
     refuse(world, settings(replica, topic), STARTUP, "replica", "127.0.0.1:%d" % replica.port)
 
 

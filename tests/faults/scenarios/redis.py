@@ -27,14 +27,10 @@ class Pair:
         self.link = self.world.forwarder(self.primary.port)
         self.primary.call("CONFIG", "SET", "repl-diskless-sync-delay", 0)
         self.replica = self.world.redis("replica", options=self.as_replica())
-        self.in_step()
+        self.replica.in_step(self.primary)
 
     def as_replica(self):
         return ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1 %d" % self.link.port]
-
-    def in_step(self):
-        wait_for(lambda: "master_link_status:up" in self.replica.call("INFO", "replication"), 60,
-                 "the replica is in step")
 
     def start(self, i, **more):
         return self.stage.start(i, set={"redis.url": self.addresses[i].url}, **more)
@@ -89,7 +85,7 @@ class Pair:
         self.link.to(self.primary.port)
         self.replica.options = self.as_replica()
         self.replica.start()
-        self.in_step()
+        self.replica.in_step(self.primary)
 
 
 @scenario("promote", short=5, fault="Redis primary killed, replica promoted that lacks acknowledged commits")
