@@ -1,5 +1,7 @@
 """Late writes: what a process sent before it died, or was taken its partitions and its lease, arrives afterwards."""
 
+import re
+
 import cluster
 from cluster import wait_for
 
@@ -82,9 +84,9 @@ def test_stopped_before_it_saw_that_the_namespace_was_begun_anew(world):
     seldom = world.consumer(topic, redis, windows=WINDOWS, commit__interval="10s", commit__idle="10s", complete_lag="30s")
     truth = world.simulate(topic, count=500).finish()
     redis.call("FLUSHALL")
-    seldom.wait_log("genesis 1 of namespace", 20, count=2)
+    seldom.wait_log("genesis [0-9]+ of namespace", 20, count=2)
     assert seldom.stop() == 0, seldom.log()
-    assert "the namespace was begun anew" in seldom.log()
+    assert re.search("the namespace (was begun anew|is empty)", seldom.log()), seldom.log()
     following = world.consumer(topic, redis, windows=WINDOWS)
-    world.exact(redis, truth, topic, windows=WINDOWS)
+    world.exact(redis, truth, topic, genesis=None, windows=WINDOWS)
     assert following.stop() == 0
