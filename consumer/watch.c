@@ -44,8 +44,8 @@ typedef struct {
   int64_t sure;            /* stored next offset at the last check that found the anchors; -1: none has */
   livenps_verdict suspect; /* what the last check found: believed when the next one finds the same */
   int64_t end;             /* the topic's lowest since it is suspect */
-  bool lost;      /* the broker does not know the partition, or it ends before what was read: wanted */
-  bool root_gone; /* and the anchor is there */
+  bool lost;               /* the broker does not know the partition, or it ends before what was read */
+  bool root_gone;          /* and the anchor is there */
   livenps_finding finding;
 } followed;
 
@@ -569,10 +569,15 @@ void livenps_watch_follow(livenps_watch *watch, const livenps_batch *batch) {
 }
 
 static void exchange(followed *each, livenps_lane *lane, int64_t now_ms) {
+  const bool anchored = lane->stored.anchor.there;
+  const bool in_hand = lane->next > (lane->stored.next < 0 ? lane->start : lane->stored.next);
   /* An end never goes back by itself: the topic was made anew, or its log was cut. */
-  if (each->lost || (lane->high_asked_ms && each->high < lane->high))
+  each->lost |= lane->high_asked_ms && each->high < lane->high;
+  if (each->lost && anchored)
     lane->wanted_ms = now_ms;
-  each->lost = false;
+  /* Without an anchor nothing would tell the new records from the old ones in the library's queue: what comes out of that is read again. */
+  lane->beyond |= each->lost && !anchored && in_hand;
+  each->lost &= !anchored && !in_hand;
   lane->beyond |= each->beyond && lane->next > lane->stored.next;
   each->beyond = false;
   each->next = lane->next;
