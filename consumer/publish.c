@@ -269,6 +269,7 @@ static int publish_gone(void *opaque, size_t rollup, const char *id) {
     livenps_publish_remove_window(publisher, name, id, publisher->config.windows[w].name);
   }
   livenps_publish_remove_from_index(publisher, name, id);
+  livenps_trends_drop(publisher, rollup, id);
   return livenps_publish_flush_when_full(publisher);
 }
 

@@ -81,6 +81,7 @@ typedef struct {
 } livenps_ids;
 
 void livenps_ids_add(livenps_ids *list, const char *at, size_t length);
+int livenps_ids_order(const void *a, const void *b); /* of two elements, for qsort and bsearch */
 void livenps_ids_sort(livenps_ids *list);
 bool livenps_ids_has(char *const *sorted, size_t count, const char *id);
 void livenps_ids_free(livenps_ids *list);
@@ -105,6 +106,8 @@ void livenps_publish_updates(livenps_publisher *publisher, const livenps_wholene
 /* -- trends (trend.c) ------------------------------------------------------------------------------------------------- */
 void livenps_trends_open(livenps_publisher *publisher);
 void livenps_trends_close(livenps_publisher *publisher);
+/* A series that is forgotten gets no closing point: it has no stream any more. */
+void livenps_trends_drop(livenps_publisher *publisher, size_t rollup, const char *id);
 void livenps_trend_forget(livenps_trend *what); /* which series the last point had */
 livenps_trend *livenps_trend_find(livenps_publisher *publisher, size_t rollup,
                                   size_t window); /* NULL: none */

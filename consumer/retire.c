@@ -65,18 +65,18 @@ void livenps_ids_free(livenps_ids *list) {
   *list = (livenps_ids){0};
 }
 
-static int by_text(const void *a, const void *b) {
+int livenps_ids_order(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
 void livenps_ids_sort(livenps_ids *list) {
   if (list->count) {
-    qsort(list->at, list->count, sizeof *list->at, by_text);
+    qsort(list->at, list->count, sizeof *list->at, livenps_ids_order);
   }
 }
 
 bool livenps_ids_has(char *const *sorted, size_t count, const char *id) {
-  return count && bsearch(&id, sorted, count, sizeof *sorted, by_text);
+  return count && bsearch(&id, sorted, count, sizeof *sorted, livenps_ids_order);
 }
 
 static int collect_id(void *opaque, const livenps_view *view) {
@@ -195,7 +195,7 @@ int livenps_publish_take_over(livenps_publisher *publisher, livenps_state *state
           strcmp(pairs[p].window, publisher->config.windows[each->window].name) == 0 &&
           sscanf(pairs[p].trend, "%32s %lld", lineage, &end) == 2 &&
           strcmp(lineage, publisher->holder->lineage) == 0) {
-        each->last_ms = end;
+        each->last_ms = livenps_floor_to(end, each->spacing_ms); /* the spacing may have been another */
         each->stale = false;
       }
     }

@@ -3,11 +3,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
   TREND_ENTRIES = 120, /* entries of a trend per window, about */
   TREND_STEP = 2000,   /* trend entries a tick, so that a back-fill is spread over ticks */
-  TRIM_EACH = 8,       /* Redis reads through a stream's oldest entries for a trim: not for every point */
+  TRIM_EACH =
+      8, /* Redis reads through a stream's oldest entries for a trim: not for every point of a series that goes on */
 };
 
 void livenps_trend_forget(livenps_trend *what) {
@@ -18,6 +20,21 @@ void livenps_trend_forget(livenps_trend *what) {
   what->with_data = NULL;
   what->count = 0;
   what->counted = false;
+}
+
+void livenps_trends_drop(livenps_publisher *publisher, size_t rollup, const char *id) {
+  for (size_t i = 0; i < publisher->trend_count; i++) {
+    livenps_trend *each = &publisher->trends[i];
+    char **found = NULL;
+    if (each->rollup == rollup && each->count) {
+      found = bsearch(&id, each->with_data, each->count, sizeof *each->with_data, livenps_ids_order);
+    }
+    if (found) {
+      free(*found);
+      each->count--;
+      memmove(found, found + 1, (size_t)(each->with_data + each->count - found) * sizeof *found);
+    }
+  }
 }
 
 void livenps_trends_open(livenps_publisher *publisher) {
@@ -82,7 +99,7 @@ static int write_point(point *at, const livenps_view *view, bool known) {
            at->end_ms > window->length_ms ? at->end_ms - window->length_ms : 0);
   livenps_ops_add(ops, "XADD", 4);
   livenps_ops_add(ops, key.text, key.length);
-  if (at->end_ms / at->trend->spacing_ms % TRIM_EACH == 0) {
+  if (!known || at->end_ms / at->trend->spacing_ms % TRIM_EACH == 0) {
     livenps_ops_add(ops, "MINID", 5);
     livenps_ops_add(ops, "=", 1);
     livenps_ops_add(ops, oldest, strlen(oldest));

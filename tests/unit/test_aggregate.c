@@ -765,39 +765,48 @@ static void changed_windows_and_rollups_leave_nothing_behind(void **state) {
   livenps_aggregate_close(aggregate);
 }
 
-/* In a replay the clock is the entries': minutes pass at once. A window of 5 minutes has a point each 3 s. */
-static void trends_are_written_once_and_closed(void **state) {
-  (void)state;
+/* Opens a replay of namespace t whose only window is 5 minutes, with a point of touchpoints' trends each 3 s, and ticks it once. */
+static livenps_aggregate *open_replay(int64_t to_ms) {
   fresh();
   assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
   assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
-  int64_t begin = INT64_C(1700000000000) / 3000 * 3000;
   livenps_aggregate *aggregate = NULL;
   livenps_aggregate_config config = {.settings = &settings,
                                      .admit_hash = ADMIT,
                                      .instance = "one",
                                      .source = {beginnings, known_partitions, NULL},
                                      .replay = true,
-                                     .to_ms = begin + 320000};
+                                     .to_ms = to_ms};
   assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), 0);
   tick(aggregate);
-  assert_int_equal(number("EXISTS nps:{t}:health"), 1);
-  assert_int_equal(number("PTTL nps:{t}:health"), -1); /* nothing expires */
-  for (int64_t at = begin + 500; at < begin + 330000; at += 1500) {
-    for (int partition = 0; partition < 2; partition++) {
-      livenps_row row = {.cell = 0, .second = at / 1000};
-      livenps_cell cell = {0};
-      bool speaks = at == begin + 500 && partition == 0;
-      cell.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("delivery");
-      row.counters.at[LIVENPS_SCORE + 10] = row.counters.at[LIVENPS_ANSWERS] = 7;
-      entry_clock = at;
-      assert_int_equal(commit_rows(partition, &row, &cell, speaks ? 1 : 0), LIVENPS_COMMIT_OK);
-    }
-    tick(aggregate);
+  return aggregate;
+}
+
+/* Both partitions have been read up to there; count answers for delivery in it. */
+static void replay_up_to(livenps_aggregate *aggregate, int64_t at_ms, int count) {
+  for (int partition = 0; partition < 2; partition++) {
+    livenps_row row = {.cell = 0, .second = at_ms / 1000};
+    livenps_cell cell = {0};
+    cell.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("delivery");
+    row.counters.at[LIVENPS_SCORE + 10] = row.counters.at[LIVENPS_ANSWERS] = count;
+    entry_clock = at_ms;
+    assert_int_equal(commit_rows(partition, &row, &cell, count && partition == 0 ? 1 : 0), LIVENPS_COMMIT_OK);
   }
   entry_clock = LIVENPS_NO_CLOCK;
-  assert_int_equal(livenps_aggregate_finish(aggregate, config.to_ms, &error), 0);
-  assert_int_equal(number("HGET nps:{t}:health as_of_ms"), config.to_ms);
+  tick(aggregate);
+}
+
+/* In a replay the clock is the entries': minutes pass at once. A window of 5 minutes has a point each 3 s. */
+static void trends_are_written_once_and_closed(void **state) {
+  (void)state;
+  const int64_t begin = INT64_C(1700000000000) / 3000 * 3000, to_ms = begin + 320000;
+  livenps_aggregate *aggregate = open_replay(to_ms);
+  assert_int_equal(number("EXISTS nps:{t}:health"), 1);
+  assert_int_equal(number("PTTL nps:{t}:health"), -1); /* nothing expires */
+  for (int64_t at = begin + 500; at < begin + 330000; at += 1500)
+    replay_up_to(aggregate, at, at == begin + 500 ? 7 : 0);
+  assert_int_equal(livenps_aggregate_finish(aggregate, to_ms, &error), 0);
+  assert_int_equal(number("HGET nps:{t}:health as_of_ms"), to_ms);
   assert_int_equal(number("PTTL nps:{t}:touchpoint:delivery:5m"), -1);
   livenps_reply *points = command("XRANGE nps:{t}:trend:touchpoint:delivery:5m - +");
   size_t count = livenps_reply_count(points);
@@ -836,39 +845,92 @@ static void trends_are_written_once_and_closed(void **state) {
 /* 450 s of answers, windows of 300 s with a point each 3 s: with every eighth point what is older than the window goes. */
 static void trends_are_trimmed_to_the_window(void **state) {
   (void)state;
-  fresh();
-  assert_int_equal(livenps_settings_set(&settings, "windows=5m/1s", &error), 0);
-  assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
-  const int64_t begin = INT64_C(1700000000000) / 24000 * 24000;
-  livenps_aggregate *aggregate = NULL;
-  livenps_aggregate_config config = {.settings = &settings,
-                                     .admit_hash = ADMIT,
-                                     .instance = "one",
-                                     .source = {beginnings, known_partitions, NULL},
-                                     .replay = true,
-                                     .to_ms = begin + 460000};
-  assert_int_equal(livenps_aggregate_open(&aggregate, &config, &error), 0);
-  tick(aggregate);
+  const int64_t begin = INT64_C(1700000000000) / 24000 * 24000, to_ms = begin + 460000;
+  livenps_aggregate *aggregate = open_replay(to_ms);
   int64_t most = 0, least = INT64_MAX;
   for (int64_t at = begin + 500; at < begin + 450000; at += 3000) {
-    for (int partition = 0; partition < 2; partition++) {
-      livenps_row row = {.cell = 0, .second = at / 1000};
-      livenps_cell cell = {0};
-      cell.dimensions[LIVENPS_TOUCHPOINT] = livenps_text_of("delivery");
-      row.counters.at[LIVENPS_SCORE + 10] = row.counters.at[LIVENPS_ANSWERS] = 1;
-      entry_clock = at;
-      assert_int_equal(commit_rows(partition, &row, &cell, 1), LIVENPS_COMMIT_OK);
-    }
-    tick(aggregate);
+    replay_up_to(aggregate, at, 1);
     const int64_t count = number("XLEN nps:{t}:trend:touchpoint:delivery:5m");
     most = count > most ? count : most;
     least = at > begin + 400000 && count < least ? count : least;
   }
-  entry_clock = LIVENPS_NO_CLOCK;
   assert_int_equal(most, 108); /* both ends of the window, and seven more */
   assert_int_equal(least, 101);
-  assert_int_equal(livenps_aggregate_finish(aggregate, config.to_ms, &error), 0);
+  assert_int_equal(livenps_aggregate_finish(aggregate, to_ms, &error), 0);
   livenps_aggregate_close(aggregate);
+}
+
+/* Answers at the beginning, then again after the closing point: what is older than the window goes with the first point, which is not an eighth. */
+static void trends_are_trimmed_after_a_silence(void **state) {
+  (void)state;
+  const int64_t begin = INT64_C(1700000000000) / 24000 * 24000;
+  livenps_aggregate *aggregate = open_replay(begin + 340000);
+  for (int64_t at = begin + 500; at < begin + 330000; at += 3000)
+    replay_up_to(aggregate, at, at == begin + 500 ? 7 : 0);
+  assert_int_equal(number("XLEN nps:{t}:trend:touchpoint:delivery:5m"), 101);
+  replay_up_to(aggregate, begin + 330500, 7);
+  replay_up_to(aggregate, begin + 333500, 0);                                /* the 111th point */
+  assert_int_equal(number("XLEN nps:{t}:trend:touchpoint:delivery:5m"), 92); /* 33 s to 303 s, and 333 s */
+  livenps_aggregate_close(aggregate);
+}
+
+/* A night without a record between two ticks: what is forgotten then had no closing point, and gets none. */
+static void a_forgotten_series_leaves_no_trend(void **state) {
+  (void)state;
+  const int64_t begin = INT64_C(1700000000000) / 3000 * 3000, to_ms = begin + 40000000;
+  livenps_aggregate *aggregate = open_replay(to_ms);
+  for (int64_t at = begin + 500; at < begin + 10000; at += 1500)
+    replay_up_to(aggregate, at, 7);
+  assert_int_equal(number("XLEN nps:{t}:trend:touchpoint:delivery:5m"), 3);
+  replay_up_to(aggregate, to_ms, 0);
+  assert_int_equal(livenps_aggregate_finish(aggregate, to_ms, &error), 0);
+  assert_int_equal(number("SCARD nps:{t}:index:touchpoint"), 0);
+  assert_int_equal(number("EXISTS nps:{t}:touchpoint:delivery:5m nps:{t}:trend:touchpoint:delivery:5m"), 0);
+  livenps_aggregate_close(aggregate);
+}
+
+/* The last point was written with slices of 1 s, 5 s apart; now they are 2 s, and points 6 s apart. It may be all but a window old: the
+ * first look at it must not ask for slices that have gone. */
+static void a_changed_slice_moves_the_points(void **state) {
+  (void)state;
+  const int64_t ages[] = {7000, 599000};
+  for (size_t i = 0; i < sizeof ages / sizeof *ages; i++) {
+    fresh();
+    assert_int_equal(livenps_settings_set(&settings, "windows=10m/2s", &error), 0);
+    assert_int_equal(livenps_settings_set(&settings, "trends=touchpoint", &error), 0);
+    livenps_aggregate *aggregate = open_aggregate("one");
+    tick(aggregate);
+    while (redis_now() % 2000 > 200)
+      usleep(10000);
+    const int64_t now = redis_now();
+    answers(0, "delivery", "web", 10, 7, now - 200000);
+    idle(1);
+    assert_int_equal(livenps_aggregate_finish(aggregate, 0, &error), 0);
+    livenps_aggregate_close(aggregate);
+    livenps_reply_free(command("DEL nps:{t}:trend:touchpoint:delivery:10m"));
+    char behind[80];
+    snprintf(behind, sizeof behind, "%s %" PRId64, text("HGET nps:{t}:meta lineage"),
+             now / 2000 * 2000 - ages[i]);
+    const char *value[] = {"HSET", "nps:{t}:published", "touchpoint:10m", behind};
+    livenps_reply_free(livenps_redis_command(redis, &error, 4, value, NULL));
+    aggregate = open_aggregate("two");
+    for (int tries = 0; tries < 1000 && number("EXISTS nps:{t}:trend:touchpoint:delivery:10m") == 0;
+         tries++) {
+      idle(0);
+      idle(1);
+      tick(aggregate);
+      usleep(10000);
+    }
+    livenps_reply *points = command("XRANGE nps:{t}:trend:touchpoint:delivery:10m - +");
+    assert_true(livenps_reply_count(points) > 0);
+    for (size_t p = 0; p < livenps_reply_count(points); p++) {
+      livenps_text id;
+      assert_true(livenps_reply_text(livenps_reply_item(livenps_reply_item(points, p), 0), &id));
+      assert_int_equal(strtoll(id.at, NULL, 10) % 6000, 0);
+    }
+    livenps_reply_free(points);
+    livenps_aggregate_close(aggregate);
+  }
 }
 
 /* A commit that counts nothing but offsets that Kafka no longer had. */
@@ -1402,6 +1464,9 @@ int main(void) {
       cmocka_unit_test(changed_windows_and_rollups_leave_nothing_behind),
       cmocka_unit_test(trends_are_written_once_and_closed),
       cmocka_unit_test(trends_are_trimmed_to_the_window),
+      cmocka_unit_test(trends_are_trimmed_after_a_silence),
+      cmocka_unit_test(a_forgotten_series_leaves_no_trend),
+      cmocka_unit_test(a_changed_slice_moves_the_points),
       cmocka_unit_test(a_wiped_redis_is_restored_from_kafka),
       cmocka_unit_test(a_gap_is_healed_by_a_snapshot_that_has_none),
       cmocka_unit_test(every_exchange_may_be_lost),
