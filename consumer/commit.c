@@ -96,6 +96,9 @@ livenps_committing livenps_commit_flush(livenps_commit *commit, livenps_batch *b
     /* After a lost reply nobody knows whether it happened; the stored positions do. */
     commit->lost++;
     livenps_batch_drop(batch);
+    /* What is wrong with a node that a cluster has sent us to is an outage, as in adopting. */
+    if (error->code == LIVENPS_E_STARTUP)
+      error->code = LIVENPS_E_LOST;
     return error->code == LIVENPS_E_LOST ? LIVENPS_COMMIT_UNKNOWN : LIVENPS_COMMIT_STOP;
   }
   switch (answer) {

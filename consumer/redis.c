@@ -33,7 +33,7 @@ struct livenps_redis {
   int64_t timeout_ms;
   bool allow_eviction;
   char where[300]; /* for messages: the URL without user, password and options */
-  /* Where a cluster sent us; NULL: the URL's own host. Forgotten when it does not answer, so that the URL's host can tell again. */
+  /* Where a cluster sent us; NULL: the URL's own host. Forgotten when it is no use, so that the URL's host can tell again. */
   char *moved_host;
   int moved_port;
   redisContext *context;
@@ -242,6 +242,12 @@ static void drop(livenps_redis *redis) {
   }
 }
 
+/* Where a cluster sent us is no place to stay at: it may be a replica by now. Who redis.url names knows better. */
+static void forget_moved(livenps_redis *redis) {
+  free(redis->moved_host);
+  redis->moved_host = NULL;
+}
+
 void livenps_redis_close(livenps_redis *redis) {
   if (!redis) {
     return;
@@ -251,7 +257,7 @@ void livenps_redis_close(livenps_redis *redis) {
   free(redis->path);
   free(redis->username);
   free(redis->ca_file);
-  free(redis->moved_host);
+  forget_moved(redis);
   livenps_secret_wipe(redis->password);
   free(redis);
 }
@@ -428,6 +434,21 @@ static int authenticate(livenps_redis *redis, livenps_error *error) {
   return result;
 }
 
+/* 1: this server is one of a cluster; 0: it is not, or does not tell; -1: it does not answer. */
+static int in_cluster(livenps_redis *redis, livenps_error *error) {
+  const char *argv[] = {"INFO", "cluster"};
+  livenps_reply *reply = ask(redis, error, "INFO", 2, argv);
+  if (!reply) {
+    return -1;
+  }
+  char enabled[8] = "";
+  if (reply->type != REDIS_REPLY_ERROR) {
+    info_value(reply, "cluster_enabled", enabled, sizeof enabled);
+  }
+  livenps_reply_free(reply);
+  return strcmp(enabled, "1") == 0;
+}
+
 static int check_role(livenps_redis *redis, livenps_error *error) {
   const char *argv[] = {"ROLE"};
   livenps_reply *reply = ask(redis, error, "ROLE", 1, argv);
@@ -450,11 +471,16 @@ static int check_role(livenps_redis *redis, livenps_error *error) {
     result = livenps_fail(error, startup_code(redis), "Redis at %s: does not answer ROLE as Redis does",
                           redis->where);
   } else if (!livenps_text_equal(role, livenps_text_of("master"))) {
-    char words[64];
-    livenps_printable(words, sizeof words, role.at, role.length);
-    result = livenps_fail(error, startup_code(redis),
-                          "Redis at %s: is a replica (ROLE says %s); redis.url must name the master",
-                          redis->where, words);
+    /* A replica in a cluster is no dead end: it answers whatever we ask with its master's place (MOVED). */
+    const int cluster = livenps_text_equal(role, livenps_text_of("slave")) ? in_cluster(redis, error) : 0;
+    result = cluster > 0 ? 0 : -1;
+    if (cluster == 0) {
+      char words[64];
+      livenps_printable(words, sizeof words, role.at, role.length);
+      result = livenps_fail(error, startup_code(redis),
+                            "Redis at %s: is a replica (ROLE says %s); redis.url must name the master",
+                            redis->where, words);
+    }
   }
   livenps_reply_free(reply);
   return result;
@@ -547,8 +573,7 @@ int livenps_redis_connect(livenps_redis *redis, livenps_error *error) {
   redis->context = redis->local ? redisConnectUnixWithTimeout(redis->path, timeout)
                                 : redisConnectWithTimeout(host, port, timeout);
   if (!redis->context || redis->context->err) {
-    free(redis->moved_host);
-    redis->moved_host = NULL;
+    forget_moved(redis);
     return fail_io(redis, error, "cannot connect");
   }
 #ifdef LIVENPS_HAVE_HIREDIS_SSL
@@ -575,6 +600,7 @@ int livenps_redis_connect(livenps_redis *redis, livenps_error *error) {
   redis->connections++;
   return 0;
 failed:
+  forget_moved(redis);
   drop(redis);
   return -1;
 }
@@ -641,6 +667,10 @@ static livenps_reply *checked(livenps_redis *redis, livenps_error *error, const 
   fail_answer(redis, error, answer_code(reply->str), doing, reply);
   if (says(reply->str, "READONLY") || says(reply->str, "NOAUTH")) {
     /* A master that became a replica, or a server that came back with a password: only a new connection checks that anew. */
+    drop(redis);
+  } else if (says(reply->str, "CLUSTERDOWN") && redis->moved_host) {
+    /* That node has lost the others, or has left them; who redis.url names may still see them. */
+    forget_moved(redis);
     drop(redis);
   }
   livenps_reply_free(reply);

@@ -13,9 +13,9 @@ typedef struct redisReply livenps_reply; /* read it with the functions below */
 /* Parses settings (URL, user, password from file or environment); does not connect. */
 int livenps_redis_open(livenps_redis **out, const livenps_settings *settings, livenps_error *error);
 void livenps_redis_close(livenps_redis *redis); /* NULL is fine */
-/* Connects if needed: AUTH, SELECT, CLIENT SETNAME (ignored when refused), ROLE must say master, maxmemory-policy must not evict (INFO memory;
- * allow_eviction makes it a warning), LOADING is waited for as LOST. code LOST: try again later; STARTUP: wrong password,
- * replica, eviction, not Redis; after the first success of this object those are LOST too (a failover: somebody is mending it). */
+/* Connects if needed: AUTH, SELECT, CLIENT SETNAME (ignored when refused), ROLE must say master (or slave in a cluster: it sends on), maxmemory-policy
+ * must not evict (INFO memory; allow_eviction makes it a warning), LOADING is waited for as LOST. code LOST: try again later; STARTUP:
+ * wrong password, replica, eviction, not Redis; after the first success of this object those are LOST too (a failover: somebody is mending it). */
 int livenps_redis_connect(livenps_redis *redis, livenps_error *error);
 bool livenps_redis_connected(const livenps_redis *redis);
 unsigned long livenps_redis_connections(const livenps_redis *redis); /* rises with every new connection */
@@ -24,7 +24,7 @@ unsigned long livenps_redis_connections(const livenps_redis *redis); /* rises wi
 int64_t livenps_redis_log_limit(const livenps_redis *redis, const livenps_settings *settings);
 
 /* One command (connects first; MOVED of a cluster is followed). The caller frees the reply. An error reply is an error here: LOST for I/O, time-out, LOADING, READONLY,
- * BUSY, MASTERDOWN, TRYAGAIN, CLUSTERDOWN, OOM, MISCONF, NOREPLICAS, NOAUTH (waiting can help; READONLY also drops the connection), REFUSED for others;
+ * BUSY, MASTERDOWN, TRYAGAIN, CLUSTERDOWN, OOM, MISCONF, NOREPLICAS, NOAUTH (waiting can help; READONLY also drops the connection, CLUSTERDOWN one that MOVED led to), REFUSED for others;
  * the text holds Redis's own words, printable. NOSCRIPT is handled inside livenps_redis_eval. */
 livenps_reply *livenps_redis_command(livenps_redis *redis, livenps_error *error, int argc, const char **argv,
                                      const size_t *lengths); /* lengths may be NULL */

@@ -200,8 +200,11 @@ static int tick(replay *self, livenps_error *error) {
   livenps_error lost = {0};
   if (!self->aggregate || !livenps_aggregate_tick(self->aggregate, &lost))
     return 0;
-  if (lost.code == LIVENPS_E_LOST)
+  /* Redis was found as it should be before: on its first connection, too, what is wrong with it now is an outage. */
+  if (lost.code == LIVENPS_E_LOST || lost.code == LIVENPS_E_STARTUP) {
+    livenps_error_clear(&lost);
     return 0;
+  }
   *error = lost;
   return -1;
 }
