@@ -4,6 +4,7 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/pulse.h"
 #include "../common/stop.h"
 
 #include <assert.h>
@@ -19,6 +20,7 @@ enum {
       300, /* after an assignment is taken away, before the next: kafka stops fetching in the background */
   SEEK_MS = 5000,
   CLOSE_MS = 1500,        /* of the seconds that a signal gives us */
+  LEAVE_MS = 100,         /* so often a wait looks for a signal */
   KAFKA_COMMIT_MS = 5000, /* for lag tools only */
   BACKOFF_MS = 50,        /* first wait after a refusal, doubled up to redis.backoff_max */
   QUARANTINE_MAX = 10000, /* unacknowledged rejected records in hand before reading pauses */
@@ -601,7 +603,10 @@ static bool adopt_or_wait(livenps_reader *reader) {
     if (try_adopt(reader))
       return true;
     measure(reader);
-    wait_ms(reader->backoff_ms);
+    for (int64_t left = reader->backoff_ms; left > 0 && !livenps_stop; left -= LEAVE_MS) {
+      livenps_pulse(); /* a wait for a peer is no reason to be restarted */
+      wait_ms(left < LEAVE_MS ? left : LEAVE_MS);
+    }
   }
   return false;
 }
@@ -837,7 +842,7 @@ static int verify(livenps_reader *reader, livenps_error *error) {
                       "kafka: whether the records that were read are still where they were is not known yet");
 }
 
-/* Nobody is away, only slow or ahead of us, and nothing is lost: no reason for a supervisor to call this end a failure. */
+/* Nobody is away, only slow, ahead of us or begun anew, and nothing is lost: no reason for a supervisor to call this end a failure. */
 static int leave_without(livenps_error *error) {
   livenps_log(LIVENPS_INFO, "ingest", "what was in hand is dropped and will be read again: %s", error->text);
   livenps_error_clear(error);
@@ -851,7 +856,9 @@ int livenps_reader_flush(livenps_reader *reader, livenps_error *error) {
     /* Nothing is in hand. At the end only a Redis that is away makes that a failure. */
     if (livenps_stop && reader->config.commit) {
       try_adopt(reader);
-      if (!reader->fatal.code && livenps_redis_connected(reader->config.commit->redis))
+      if (reader->fatal.code)
+        return livenps_fail(error, reader->fatal.code, "%s", reader->fatal.text);
+      if (livenps_redis_connected(reader->config.commit->redis))
         return 0;
     }
     return livenps_fail(error, LIVENPS_E_LOST, "Redis is away or refuses what is written");

@@ -213,6 +213,8 @@ end:
   livenps_worker_leave(first);
   if (started)
     pthread_join(aggregator.thread, NULL);
+  if (!error.code && aggregator.failed) /* while we were leaving */
+    error = aggregator.error;
   if (!error.code && aggregator.lost)
     livenps_fail(&error, LIVENPS_E_LOST, "redis is away; nothing is lost, it will be read again");
   livenps_keep_close(keep);

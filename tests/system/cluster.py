@@ -308,6 +308,11 @@ class Program:
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
 
+    def frozen(self):
+        """All of its threads, a moment after the signal."""
+        with open("/proc/%d/stat" % self.pid) as f:
+            return f.read().rpartition(")")[2].split()[0] == "T"
+
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
 
@@ -398,7 +403,7 @@ class Forwarder:
         self.target = port
         self.open = threading.Event()
         self.open.set()
-        self.held = 0
+        self.held, self.what = 0, b""
         self.listener = socket.create_server(("127.0.0.1", free_port()))
         self.port = self.listener.getsockname()[1]
         self.pairs = set()
@@ -434,7 +439,7 @@ class Forwarder:
                 data = source.recv(65536)
                 if not data:
                     break
-                if gate and not gate.is_set():
+                if gate and not gate.is_set() and self.what in data:
                     self.held += len(data)
                     gate.wait()
                 sink.sendall(data)
@@ -446,8 +451,10 @@ class Forwarder:
             except OSError:
                 pass
 
-    def hold(self):
-        """What clients send from now on is kept, and sent at release(), even if the client has gone meanwhile."""
+    def hold(self, what=b""):
+        """What clients send from now on is kept, and sent at release(), even if the client has gone meanwhile. what: only on
+        connections where this is sent, from then on."""
+        self.what = what
         self.open.clear()
 
     def release(self):

@@ -1,6 +1,7 @@
 """Late writes: what a process sent before it died, or was taken its partitions and its lease, arrives afterwards."""
 
 import re
+import signal
 
 import cluster
 from cluster import wait_for
@@ -89,4 +90,36 @@ def test_stopped_before_it_saw_that_the_namespace_was_begun_anew(world):
     assert re.search("the namespace (was begun anew|is empty)", seldom.log()), seldom.log()
     following = world.consumer(topic, redis, windows=WINDOWS)
     world.exact(redis, truth, topic, genesis=None, windows=WINDOWS)
+    assert following.stop() == 0
+
+
+def test_stopped_before_it_saw_that_others_rules_count_now(world):
+    """Redis comes back with the namespace under other rules, and the signal before the next try: what the last look
+    finds is said as if it had been found under way."""
+    redis, topic = world.redis(), world.topic(2)
+    way = world.forwarder(redis.port)
+    meta, lease = "nps:{%s}:meta" % world.namespace, "nps:{%s}:lease" % world.namespace
+    # Its session must outlast a machine that stands still: without partitions it would have nothing to look for.
+    consumer = world.consumer(topic, way, windows=WINDOWS, commit__idle="1s", set={"kafka.session.timeout.ms": 120000})
+    truth = world.simulate(topic, count=500).finish()
+    world.caught_up(redis)
+    redis.call("SET", lease, "somebody")  # only the reader shall find it
+    consumer.wait_log("standing by", 20)
+    waited = consumer.log().count("warn commit: ")  # at its start, perhaps, for the namespace to be begun
+    way.to(None)
+    consumer.wait_log("warn commit: ", 20, count=waited + 1)
+    consumer.freeze()
+    wait_for(consumer.frozen, 20, "it stands still")
+    rules = redis.hash(meta)["admit"]
+    redis.call("HSET", meta, "admit", "0" * len(rules))
+    way.to(redis.port)
+    consumer.ended_on_purpose = True
+    consumer.process.send_signal(signal.SIGTERM)
+    consumer.thaw()
+    assert consumer.wait() == 6, consumer.log()
+    assert re.search("error run: .*the namespace was begun with other rules", consumer.log()), consumer.log()
+    redis.call("HSET", meta, "admit", rules)
+    redis.call("DEL", lease)
+    following = world.consumer(topic, redis, windows=WINDOWS)
+    world.exact(redis, truth, topic, windows=WINDOWS)
     assert following.stop() == 0

@@ -1,5 +1,7 @@
 """Redis answers, but does not do it: out of memory, disk full, scripts flushed, connections cut. Waited for and exact."""
 
+import re
+import signal
 import time
 
 import pytest
@@ -124,4 +126,29 @@ def test_an_aggregator_refused_alone_ends_the_process(world, begun):
     again = world.consumer(topic, redis, windows=WINDOWS)
     goes_on(world, redis)
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
+    assert again.stop() == 0
+
+
+def test_an_aggregator_refused_while_the_process_leaves(world):
+    """Its request is under way at the signal, and the answer refuses it when the reader has already committed and gone: the
+    process ends with that reason all the same, not as if nothing were wrong."""
+    redis, topic = world.redis(), world.topic(2)
+    way = world.forwarder(redis.port)
+    lease = "nps:{%s}:lease" % world.namespace
+    consumer = world.consumer(topic, way, windows=WINDOWS, redis__timeout="1m")
+    truth = world.simulate(topic, count=500).finish()
+    world.caught_up(redis)
+    way.hold(lease.encode())  # commits do not look there
+    wait_for(lambda: way.held, 20, "the aggregator asks")
+    redis.call("DEL", lease)
+    redis.call("HSET", lease, "by", "somebody")
+    consumer.ended_on_purpose = True
+    consumer.process.send_signal(signal.SIGTERM)
+    consumer.wait_log("run: leaving: ", 5)
+    way.release()
+    assert consumer.wait() == 6, consumer.log()
+    assert re.search("error run: .*WRONGTYPE", consumer.log()), consumer.log()
+    redis.call("DEL", lease)
+    again = world.consumer(topic, redis, windows=WINDOWS)
+    world.exact(redis, truth, topic, windows=WINDOWS)
     assert again.stop() == 0

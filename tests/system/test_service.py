@@ -63,6 +63,26 @@ def test_instance(world):
     assert manager.heard("STOPPING=1") and len(manager.heard("READY=1")) == 1
 
 
+def test_a_wait_within_a_rebalance(world):
+    """Rejected records that nobody acknowledges hold up the adoption of positions within a rebalance: a wait like any
+    other, in which the manager hears that the instance is alive."""
+    manager = Manager(world)
+    redis, topic = world.redis(), world.topic(2)
+    # Its client keeps them back, a quarter of an hour.
+    first = world.consumer(topic, redis, extra=manager.variables(), snapshot__topic="none", set={"kafka.linger.ms": 900000})
+    world.kafka.send(topic, [{"value": b"bad", "partition": partition} for partition in (0, 1)])
+    first.wait_log("rejected: malformed")
+    second = world.consumer(topic, redis)
+    first.wait_log("assigned 1 partitions")
+    first.wait_log("warn commit: kafka: rejected records are not acknowledged yet")
+    # Longer than its patience with a thread that stands still.
+    manager.wait("WATCHDOG=1", len(manager.heard("WATCHDOG=1")) + 8)
+    assert first.stop() == 0
+    world.caught_up(redis)
+    world.ledger(redis, topic, accepted=0, rejected=2)
+    assert second.stop() == 0
+
+
 def test_not_ready_before_redis(world):
     """Before it has found what it needs an instance has not started, and its end is no orderly one."""
     manager = Manager(world)
