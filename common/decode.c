@@ -31,7 +31,7 @@ typedef struct {
 } plan;
 
 enum {
-  LEARNED = 16,       /* kinds of records of which outlines are remembered */
+  LEARNED = 48,       /* kinds of records of which outlines are remembered: four a mapping at most */
   WINDOW = 64,        /* records over which it is judged whether that pays */
   POOR = WINDOW / 4,  /* fewer of them that follow an outline: it does not, */
   REST = 15 * WINDOW, /* so for as many records nothing is compared */

@@ -7,11 +7,11 @@
 /* Two tables with linear probing: `cells` holds each distinct tuple of dimensions once, `rows` each cell and second, both in the order of
  * appearance.
  *
- *   event -> key, hashes -> waiting -> cell -> row: counted
+ *   event -> key, hashes -> waiting -> row (where it is new: its cell): counted
  *
  * A batch's rows are more than the caches next to the processor hold, and nearly every event meets others than the one before: looked up
- * one by one, an event would wait for memory four times. So a few events wait until they are a group, whose slots, then cells and
- * rows are asked for all at once (drain). And rows are small: a row has few events, so it counts in bytes until one runs over. */
+ * one by one, an event would wait for memory four times. So a few events wait until they are a group, whose slots, then rows,
+ * then cells are asked for all at once (drain). And rows are small: a row has few events, so it counts in bytes until one runs over. */
 typedef struct {
   uint32_t hash;  /* a half of it: small slots, so that more of them are near */
   uint32_t index; /* + 1; 0 is free */

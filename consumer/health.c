@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum {
-  FIELDS_A_COMMAND = 400, /* field-value pairs of one HSET: Lua's unpack ends at about 8,000 values */
+  FIELDS_A_COMMAND = 400, /* field-value pairs of one HSET: Lua's stack ends at about 8,000 values */
   HEALTH_TTL_MS = 10000,
 };
 

@@ -470,7 +470,7 @@ static void changed_records(void **state) {
 /* More mappings than are remembered, and of one that is gone another's at its address. */
 static void many_mappings(void **state) {
   (void)state;
-  enum { MANY = 24 };
+  enum { MANY = 72 };
   livenps_decoder *warm = livenps_decoder_new();
   livenps_mapping *kept = mappings[0];
   livenps_mapping *many[MANY];
