@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
   STEP_COMMANDS = 600,     /* commands of one script: a few milliseconds of Redis's only thread */
@@ -107,6 +108,14 @@ void livenps_publisher_reset(livenps_publisher *publisher, const char *last) {
 
 /* ---- steps --------------------------------------------------------------------------------------------------------- */
 
+/* The how-manieth publish of this publisher has that id; 0: another one's. */
+static uint64_t serial_of(const livenps_publisher *publisher, const char *id) {
+  const size_t length = strlen(publisher->serial_prefix);
+  return strncmp(id, publisher->serial_prefix, length) == 0 && id[length] == '-'
+             ? strtoull(id + length + 1, NULL, 10)
+             : 0;
+}
+
 /* Sends what is gathered. -1 on an error or a fence; both end the tick. */
 int livenps_publish_flush(livenps_publisher *publisher) {
   char id[64], stored[64];
@@ -120,6 +129,8 @@ int livenps_publish_flush(livenps_publisher *publisher) {
     return -1;
   }
   if (publisher->fence == LIVENPS_FENCE_REPUBLISH) {
+    /* A later one of our own happened and its answer was lost: Redis did not go back. */
+    publisher->went_back = serial_of(publisher, stored) <= serial_of(publisher, publisher->last);
     snprintf(publisher->last, sizeof publisher->last, "%s", stored);
     return -1;
   }
@@ -397,9 +408,14 @@ int livenps_publisher_tick(livenps_publisher *publisher, const livenps_holder *h
     if (result == 0 || own.code || publisher->fence != LIVENPS_FENCE_REPUBLISH) {
       break;
     }
-    livenps_log(LIVENPS_WARN, "publish",
-                "the last publish is not the one left here: publishing everything again");
-    livenps_metrics_add(publisher->config.metrics, LIVENPS_M_REPUBLISHES, 0, 1);
+    if (publisher->went_back) {
+      livenps_log(LIVENPS_WARN, "publish",
+                  "the last publish is not the one left here: publishing everything again");
+      livenps_metrics_add(publisher->config.metrics, LIVENPS_M_REPUBLISHES, 0, 1);
+    } else {
+      livenps_log(LIVENPS_INFO, "publish",
+                  "a publish happened without an answer: publishing everything again");
+    }
   }
   publisher->error = NULL;
   publisher->holder = NULL;

@@ -27,6 +27,7 @@ struct livenps_publisher {
   char serial_prefix[17];
   uint64_t serial;
   bool everything;
+  bool went_back;          /* at the last REPUBLISH: what stood there was not a later one of ours */
   int64_t active_since_ms; /* the clock when everything was published first; 0: not yet */
   livenps_ops ops;
   const livenps_holder *holder; /* of the running tick */

@@ -5,6 +5,7 @@ import signal
 
 import cluster
 from cluster import wait_for
+from test_metrics import metrics, sample
 
 WINDOWS = "5m/1s,1h/10s"
 
@@ -63,7 +64,8 @@ def test_lost_publish(world):
     """A failover can lose a publish and keep the log; a late publish can overwrite views. Both leave another publish's
     id in Redis: noticed within ticks, also when nothing changes, and everything is published again."""
     redis, topic = world.redis(), world.topic(1)
-    consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1")
+    port = cluster.free_port()
+    consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1", metrics__listen="127.0.0.1:%d" % port)
     now = cluster.now_ms()
     world.kafka.send(topic, [cluster.event("e%d" % i, at_ms=now - 5000, score=9) for i in range(20)])
     world.caught_up(redis)
@@ -74,7 +76,29 @@ def test_lost_publish(world):
     redis.call("HSET", "nps:{%s}:meta" % world.namespace, "publish", "somebody-else")
     wait_for(lambda: redis.hash(key).get("n") == "20" and redis.hash(key.replace("1h", "5m")).get("n") == "20", 10,
              "everything is published again")
-    assert "publishing everything again" in consumer.log()
+    assert "the last publish is not the one left here: publishing everything again" in consumer.log()
+    assert sample(metrics(port), "livenps_republishes_total") == 1
+    assert consumer.stop() == 0
+
+
+def test_publish_whose_answer_was_lost(world):
+    """It happened, and nobody heard of it: everything is published again, but Redis did not go back, and no alert shall say so."""
+    redis, topic = world.redis(), world.topic(1)
+    way, port = world.forwarder(redis.port), cluster.free_port()
+    consumer = world.consumer(topic, way, windows=WINDOWS, redis__timeout="1s", metrics__listen="127.0.0.1:%d" % port)
+    world.kafka.send(topic, [cluster.event("e%d" % i) for i in range(20)])
+    world.caught_up(redis)
+    answered = lambda: sample(metrics(port), "livenps_publishes_total")
+    publish = redis.hash("nps:{%s}:meta" % world.namespace)["publish"].split("-")[0]  # only publishes name it
+    for _ in range(10):
+        missed = consumer.log().count("no answer within")
+        way.hold(publish.encode())
+        consumer.wait_log("no answer within", 20, count=missed + 1)
+        way.release()
+        before = answered()
+        wait_for(lambda: answered() > before + 1, 20, "it publishes again")
+    assert "a publish happened without an answer" in consumer.log(), consumer.log()
+    assert sample(metrics(port), "livenps_republishes_total") == 0 and "the last publish is not" not in consumer.log(), consumer.log()
     assert consumer.stop() == 0
 
 

@@ -63,8 +63,7 @@ class Live:
         self.topic = world.topic(partitions=2)
         self.port, self.standby_port, self.producer_port = (cluster.free_port() for _ in range(3))
         common = {"windows": "5m/1s,1h/10s", "snapshot__kafka_interval": "1s", "aggregate__snapshot": "1s", "minimum_n": 1,
-                  # On a machine that stands still the one that aggregates stays the one, and Redis is waited for: a publish whose
-                  # answer is lost is published again, which an alert takes for a Redis that went back.
+                  # On a machine that stands still the one that aggregates stays the one, and Redis is waited for.
                   "aggregate__lease": "2m", "redis__timeout": "1m"}
         self.consumer = world.consumer(self.topic, self.redis, metrics__listen="127.0.0.1:%d" % self.port, **common)
         wait_for(lambda: sample(metrics(self.port), "livenps_aggregator_active") == 1, 30, "it aggregates")

@@ -58,6 +58,7 @@ def damage(kafka, topic, partition, change, first):
         at += len(batch)
         if base >= first and found is None:
             found = base, base + struct.unpack_from(">i", batch, 23)[0] + 1
+            assert found[1] - base == BATCH, "a batch came in pieces: %d to %d" % (base, found[1] - 1)
             change(batch)
             struct.pack_into(">i", batch, 8, len(batch) - 12)
             struct.pack_into(">I", batch, 17, crc32c(bytes(batch[21:])))
@@ -79,7 +80,9 @@ def fill(world, topic, partition, codec):
         return report
 
     for b in range(BATCHES):
-        client = world.kafka.producer(**{"compression.type": codec, "linger.ms": 500})
+        # Sent by flush() and not before, and none waits for its partition to be known: or a busy broker gets them in pieces.
+        client = world.kafka.producer(**{"compression.type": codec, "linger.ms": 60000})
+        wait_for(lambda: partition in client.list_topics(topic, 10).topics[topic].partitions, 30, "the partition is known")
         for i in range(BATCH):
             score = (b * BATCH + i) % 11
             client.produce(topic, cluster.event("%s-%d-%d" % (codec, b, i), score=score), partition=partition,
