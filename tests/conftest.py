@@ -1,46 +1,18 @@
 """A test that fails while the machine stands still is run once more, and the summary says so: what it waited for did not get the
 time it was given. A test that fails while the machine runs fails, and so does one that fails twice."""
 
-import threading
-import time
 import warnings
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-STILL_S = 2.0
-
-
-class Stillness(threading.Thread):
-    """How long this process was not given a core although it wanted one: the longest time since it was asked last."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.longest = 0.0
-        self.asleep = time.monotonic()
-
-    def over(self):
-        return time.monotonic() - self.asleep - 0.1
-
-    def run(self):
-        while True:
-            time.sleep(0.1)
-            self.longest = max(self.longest, self.over())
-            self.asleep = time.monotonic()
-
-    def take(self):
-        # Whoever wakes up first: the thread itself may not have been given its turn yet.
-        longest, self.longest = max(self.longest, self.over()), 0.0
-        self.asleep = time.monotonic()
-        return longest
-
+from stillness import STILL_S, Stillness
 
 stillness = Stillness()
 
 
 def pytest_configure():
-    stillness.asleep = time.monotonic()
-    stillness.start()
+    stillness.begin()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,6 +45,7 @@ def test_a_machine_that_stood_still(tmp_path):
     (tmp_path / "test_cases.py").write_text(CASES)
     (tmp_path / "conftest.py").write_text("from conftest_of_all import *  # noqa\n")
     os.symlink(os.path.join(TESTS, "conftest.py"), tmp_path / "conftest_of_all.py")
+    os.symlink(os.path.join(TESTS, "stillness.py"), tmp_path / "stillness.py")
     result = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path),
                              "-W", "default", str(tmp_path)], cwd=tmp_path,
                             env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
