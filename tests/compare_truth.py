@@ -10,6 +10,7 @@ Needs Python's standard library only. Tests import compare() and caught_up()."""
 import argparse
 import array
 import bisect
+import itertools
 import json
 import math
 import re
@@ -34,7 +35,7 @@ class RedisError(Exception):
 class Redis:
     """One connection by URL: redis://[[user]:password@]host[:port][/db] or unix:///path[?db=N]."""
 
-    def __init__(self, url, timeout=10):
+    def __init__(self, url, timeout=60):
         parts = urllib.parse.urlsplit(url)
         database = parts.path.strip("/") if parts.scheme == "redis" else \
             urllib.parse.parse_qs(parts.query).get("db", [""])[0]
@@ -333,20 +334,23 @@ class Result(list):
 
 
 def compare(redis, namespace, truth, windows=DEFAULT_WINDOWS, rollups=DEFAULT_ROLLUPS, minimum_n=5, reliable_n=30,
-            q=0.10, targets=None, check_now=True, limit=50):
+            q=0.10, targets=None, check_now=True, limit=50, patience_s=1):
     """Differences between every view of the namespace and the truth (a Truth or a path) at each view's own
     as_of_ms. check_now: also that every view still holds at health's as_of_ms, that none is missing, the verdicts,
-    the ranks and the index (for a namespace that somebody writes, caught up). targets: {touchpoint id: NPS}."""
+    the ranks and the index (for a namespace that somebody writes, caught up). targets: {touchpoint id: NPS}.
+    patience_s: how long a tick may take, or a writer stand still, whose moment decides."""
     if isinstance(redis, str):
         redis = Redis(redis)
     if not isinstance(truth, Truth):
         truth = Truth.read(truth)
     windows = parse_windows(windows)
     rollups = rollups.split(",") if isinstance(rollups, str) else list(rollups)
-    for _ in range(20):
+    deadline = time.monotonic() + patience_s
+    for attempt in itertools.count():
+        late = attempt >= 19 and time.monotonic() > deadline
         result = _compare(redis, namespace, truth, windows, rollups, minimum_n, reliable_n, q, targets or {}, check_now)
         # Read while a tick was being written: the moment decides, so look again.
-        if not result.torn:
+        if not result.torn or late:
             break
         time.sleep(0.07)
     if len(result) > limit:
@@ -381,7 +385,7 @@ def _compare(redis, namespace, truth, windows, rollups, minimum_n, reliable_n, q
         after = health(redis, namespace)
         if "as_of_ms" not in before or "as_of_ms" not in after:
             result.append("%shealth is gone: nobody writes" % prefix)
-            result.torn = False
+            result.torn = True  # it comes back when whoever writes it stood still
             return result
 
     # Each view at its own clock: true whenever it is read.

@@ -33,6 +33,8 @@ PREFIX = ["setarch", "-R"] if "tsan" in BIN else []
 SESSION_MS = int(5000 * SLOW)
 # How much longer than it should take we wait before a test fails: a shared machine can stand still for twenty seconds, brokers too.
 PATIENCE = 3 * SLOW
+# The exit code of a program that gave up a peer that is away.
+LOST = 4
 
 _libc = ctypes.CDLL(None)
 
@@ -43,19 +45,20 @@ def die_with_parent():
 
 
 def wait_for(condition, timeout, what, every=0.05):
-    """Polls until condition() is true and returns its value. An error of a peer that is away counts as not yet."""
+    """Polls until condition() is true and returns its value. An error of a peer that is away, or a field that is, counts as not yet."""
     from confluent_kafka import KafkaException
     deadline = time.monotonic() + timeout * PATIENCE
     last = None
     while True:
+        late = time.monotonic() > deadline  # before it looks: whoever was stopped meanwhile looks once more
         try:
             value = condition()
             last = None
-        except (OSError, ct.RedisError, KafkaException) as error:
+        except (OSError, KeyError, ct.RedisError, KafkaException) as error:
             value, last = None, error
         if value:
             return value
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError("not within %g s: %s%s" % (timeout * PATIENCE, what, " (%s)" % last if last else ""))
         time.sleep(every)
 
@@ -127,11 +130,17 @@ class Kafka:
         from confluent_kafka.admin import NewTopic
         settings = {key.replace("_", "."): str(value) for key, value in config.items()}
         new = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=settings)
+        late = []
 
         def made():
             try:
                 self.admin.create_topics([new], operation_timeout=20)[name].result()
             except KafkaException as error:
+                # Made all the same by a request whose answer came too late.
+                if late and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    return True
+                if error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):
+                    late.append(error)
                 # Where the machine stood still, the controller has given up its brokers for a moment.
                 if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR or "fenced" not in error.args[0].str():
                     raise
@@ -144,9 +153,9 @@ class Kafka:
 
     def broker_setting(self, name):
         from confluent_kafka.admin import ConfigResource
-        broker = next(iter(self.admin.list_topics(timeout=20).brokers))
+        broker = next(iter(self.admin.list_topics(timeout=60).brokers))
         resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
-        return self.admin.describe_configs([resource], request_timeout=20)[resource].result()[name].value
+        return self.admin.describe_configs([resource], request_timeout=60)[resource].result()[name].value
 
     def leaders(self, name):
         found = self.admin.list_topics(name, timeout=10).topics.get(name)
@@ -166,7 +175,7 @@ class Kafka:
         body += struct.pack(">i", 1) + text(topic) + struct.pack(">i", len(before))
         body += b"".join(struct.pack(">iq", partition, offset) for partition, offset in before.items())
         body += struct.pack(">i", 30000)
-        found = self.admin.list_topics(topic, timeout=20)
+        found = self.admin.list_topics(topic, timeout=60)
         leaders = {found.topics[topic].partitions[partition].leader for partition in before}
         assert len(leaders) == 1, "one leader for all of them"
         broker = found.brokers[leaders.pop()]
@@ -192,7 +201,7 @@ class Kafka:
         from confluent_kafka import TopicPartition
         client = self.consumer()
         try:
-            partitions = client.list_topics(topic, timeout=20).topics[topic].partitions
+            partitions = client.list_topics(topic, timeout=60).topics[topic].partitions
             return {p: wait_for(lambda: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20),
                                 20, "the bounds of %s/%d" % (topic, p)) for p in partitions}
         finally:
@@ -218,7 +227,7 @@ class Kafka:
             arguments = dict(record) if isinstance(record, dict) else {"value": record}
             client.produce(topic, on_delivery=placed(i), **arguments)
             client.poll(0)
-        assert client.flush(30) == 0
+        assert client.flush(30 * PATIENCE) == 0
         return places
 
     def read_all(self, topic):
@@ -227,10 +236,10 @@ class Kafka:
         from confluent_kafka import KafkaError, TopicPartition
         client = self.consumer(**{"enable.partition.eof": True})
         try:
-            found = client.list_topics(topic, timeout=20).topics.get(topic)
+            found = client.list_topics(topic, timeout=60).topics.get(topic)
             if not found or found.error:
                 return []
-            bounds = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in found.partitions}
+            bounds = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=60) for p in found.partitions}
             client.assign([TopicPartition(topic, p, low) for p, (low, _) in bounds.items()])
             records, left = [], set(bounds)
             deadline = time.monotonic() + 30 * PATIENCE
@@ -299,11 +308,18 @@ class Program:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, number=signal.SIGTERM, timeout=5):
-        """Returns the exit code. 0 is an end within the promised five seconds: after four the instance ends itself with another one."""
+    def stop(self, number=signal.SIGTERM, timeout=30, away=False):
+        """Returns the exit code. 0 is an end within the promised five seconds: after four the instance ends itself with another one.
+        That one is right, and taken for 0, where Redis, Kafka or the instance itself stood still meanwhile; away: where that is
+        what the test is about, it is returned as it is."""
         self.ended_on_purpose = True
+        unanswered = re.findall("(?:warn|info) (?:commit|aggregate): .*", self.log())[-1:]
+        watch = Watch(self)
         self.process.send_signal(number)
-        return self.wait(timeout)
+        code = self.wait(timeout)
+        # Without an answer before the signal, the next try may not have been due.
+        self.held_up = watch.end() >= 0.5 or any("no answer within" in line for line in unanswered)
+        return 0 if code == LOST and self.held_up and not away else code
 
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -316,6 +332,68 @@ class Program:
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
 
+    def catches(self, number):
+        """Its handler is there: a signal before that ends any program."""
+        with open("/proc/%d/status" % self.pid) as f:
+            return int(re.search(r"SigCgt:\s*([0-9a-f]+)", f.read())[1], 16) >> (number - 1) & 1
+
+
+class Watch:
+    """For how many seconds, since it began, a program could not run, or Redis or Kafka did not answer: of these the longest. Who
+    refuses a connection does not stand still."""
+
+    PING, VERSIONS = b"*1\r\n$4\r\nPING\r\n", struct.pack(">ihhih", 10, 18, 0, 1, -1)
+
+    def __init__(self, program):
+        self.over, self.still = threading.Event(), []
+        asked = [(place, self.VERSIONS) for place in program.environment.get("LIVENPS_KAFKA_BOOTSTRAP_SERVERS", "").split(",")]
+        asked.append((program.environment.get("LIVENPS_REDIS_URL", "").rpartition("/")[2], self.PING))
+        work = [(self._ask, place.split(":"), question) for place, question in asked if re.fullmatch(r"[^:]+:\d+", place)]
+        self.threads = [threading.Thread(target=each[0], args=each[1:], daemon=True) for each in work + [(self._look, program.pid)]]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, place, question):
+        still = 0
+        while not self.over.wait(0.05):
+            began = time.monotonic()
+            try:
+                with socket.create_connection((place[0], int(place[1])), 15) as connection:
+                    connection.sendall(question)
+                    connection.recv(1)
+            except TimeoutError:
+                pass
+            except OSError:
+                continue
+            took = time.monotonic() - began
+            still += took if took > 0.1 else 0
+        self.still.append(still)
+
+    def _look(self, pid):
+        """Stopped by a signal, as we are ourselves when we do not come to look, or waiting for a core."""
+        still, first, waited, at = 0, {}, 0, time.monotonic()
+        while not self.over.wait(0.05):
+            try:
+                stopped = False
+                with open("/proc/%d/stat" % pid) as f:
+                    stopped = f.read().rpartition(")")[2].split()[0] == "T"
+                for thread in os.listdir("/proc/%d/task" % pid):
+                    with open("/proc/%d/task/%s/schedstat" % (pid, thread)) as f:
+                        delay = int(f.read().split()[1]) / 1e9
+                    waited = max(waited, delay - first.setdefault(thread, delay))
+            except (OSError, IndexError):  # a thread, or all of it, has ended
+                pass
+            last, at = at, time.monotonic()
+            if stopped or at - last > 0.15:
+                still += at - last
+        self.still.append(still + waited)
+
+    def end(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+        return max(self.still)
+
 
 class Redis:
     """A private redis-server. aof: writes survive kill -9. tmpfs: its folder is a file system of its own of that size,
@@ -323,7 +401,7 @@ class Redis:
 
     def __init__(self, world, name="redis", aof=False, options=(), port=None, tmpfs=None):
         self.world, self.name, self.aof = world, name, aof
-        self.port = port or free_port()
+        self.port, self.given = port or free_port(), port
         self.folder = os.path.join(world.folder, name)
         os.makedirs(self.folder, exist_ok=True)
         self.options = list(options)
@@ -335,6 +413,7 @@ class Redis:
         self.client = None
         self.program = None
         self.start()
+        self.given = self.port  # from now on programs know it
 
     @property
     def url(self):
@@ -351,7 +430,17 @@ class Redis:
 
     def start(self):
         self.launch()
-        wait_for(lambda: self.call("PING") == "PONG", 20, "redis-server answers")
+        wait_for(self.answers, 30, "redis-server answers")
+
+    def answers(self):
+        """It, and not somebody else who was given the port in the moment when it was free."""
+        if self.program.running():
+            return self.call("PING") == "PONG" and "process_id:%d\r" % self.program.pid in self.call("INFO", "server")
+        assert "Address already in use" in self.program.out(), self.program.out()
+        self.program.ended_on_purpose = True
+        self.port = self.given or free_port()
+        self.launch()
+        return False
 
     def connection(self):
         if self.client is None:
@@ -359,12 +448,15 @@ class Redis:
             self.client = ct.Redis("redis://%s127.0.0.1:%d" % (secret, self.port))
         return self.client
 
-    def call(self, *command):
+    def ask(self, question):
         try:
-            return self.connection().call(*command)
+            return question(self.connection())
         except (OSError, ct.RedisError):
-            self.client = None
+            self.client = None  # an answer that comes too late would be taken for the next one's
             raise
+
+    def call(self, *command):
+        return self.ask(lambda connection: connection.call(*command))
 
     def kill(self):
         self.program.kill()
@@ -389,10 +481,10 @@ class Redis:
         wait_for(acknowledged, 60, "the replica is in step")
 
     def keys(self, pattern="*"):
-        return self.connection().scan(pattern)
+        return self.ask(lambda connection: connection.scan(pattern))
 
     def hash(self, key):
-        return self.connection().hashes([key])[key]
+        return self.ask(lambda connection: connection.hashes([key])[key])
 
 
 class Forwarder:
@@ -403,7 +495,7 @@ class Forwarder:
         self.target = port
         self.open = threading.Event()
         self.open.set()
-        self.held, self.what = 0, b""
+        self.held, self.what, self.turn = 0, b"", 0
         self.listener = socket.create_server(("127.0.0.1", free_port()))
         self.port = self.listener.getsockname()[1]
         self.pairs = set()
@@ -420,6 +512,7 @@ class Forwarder:
                 near, _ = self.listener.accept()
             except OSError:
                 return
+            turn = self.turn
             try:
                 far = socket.create_connection(("127.0.0.1", self.target), 2)
             except (OSError, TypeError):
@@ -429,7 +522,12 @@ class Forwarder:
                 s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 s.settimeout(None)
             with self.lock:
-                self.pairs |= {near, far}
+                cut = turn != self.turn  # meanwhile
+                self.pairs |= set() if cut else {near, far}
+            if cut:
+                near.close()
+                far.close()
+                continue
             for a, b, gate in ((near, far, self.open), (far, near, None)):
                 threading.Thread(target=self._copy, args=(a, b, gate), daemon=True).start()
 
@@ -462,8 +560,8 @@ class Forwarder:
 
     def to(self, port):
         """None: nobody answers."""
-        self.target = port
         with self.lock:
+            self.target, self.turn = port, self.turn + 1
             pairs, self.pairs = self.pairs, set()
         for s in pairs:
             try:
@@ -496,7 +594,7 @@ class Simulation(Program):
     def end(self):
         """Ends it as Ctrl-C does: everything sent is acknowledged, and the truth. After that signal it waits ten seconds for a
         broker, not longer; so not while the machine stands still."""
-        wait_for(lambda: self.kafka.admin.list_topics(timeout=5), 30, "the broker answers")
+        wait_for(lambda: self.catches(signal.SIGINT) and self.kafka.admin.list_topics(timeout=5), 30, "the broker answers")
         self.process.send_signal(signal.SIGINT)
         return self.finish()
 
@@ -576,7 +674,7 @@ class World:
         """A command that ends: (exit code, stdout, stderr)."""
         result = subprocess.run(list(prefix) + PREFIX + [CONSUMER] + list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, errors="surrogateescape", cwd=self.folder,
-                                env=environment(settings or {}), timeout=timeout * SLOW)
+                                env=environment(settings or {}), timeout=timeout * PATIENCE)
         return result.returncode, result.stdout, result.stderr
 
     def replay_settings(self, redis, **more):
@@ -598,7 +696,7 @@ class World:
         result = subprocess.run(PREFIX + [PRODUCER] + list(args), input=input, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, errors="surrogateescape", cwd=self.folder,
                                 env=environment({"kafka.bootstrap.servers": self.kafka.bootstrap}),
-                                timeout=timeout * SLOW)
+                                timeout=timeout * PATIENCE)
         return result.returncode, result.stdout, result.stderr
 
     def load(self, topic, rate, seed=1, **more):
@@ -621,6 +719,10 @@ class World:
 
     def health(self, redis, namespace=None):
         return redis.hash("nps:{%s}:health" % (namespace or self.namespace))
+
+    def said(self, redis, field, namespace=None):
+        """What health says of it. It is away for a moment where the aggregator stood still for ten seconds."""
+        return wait_for(lambda: self.health(redis, namespace).get(field), 30, "health says %s" % field)
 
     def positions(self, redis, namespace=None):
         """{field: next offset} as stored."""
@@ -651,7 +753,7 @@ class World:
         """Every roll-up and window equals the truth at each view's as_of_ms, and there is something to compare."""
         connection = ct.Redis(redis.url)
         try:
-            result = ct.compare(connection, namespace or self.namespace, truth, **more)
+            result = ct.compare(connection, namespace or self.namespace, truth, **{"patience_s": 20 * PATIENCE, **more})
         finally:
             connection.close()
         assert result == [], "%d differences:\n%s" % (len(result), "\n".join(result[:15]))
@@ -662,7 +764,8 @@ class World:
         """Positions stand at the topics' ends, and every offset below them is accounted for exactly once. counts:
         late=3, rejected=5, holes=... ; what is not named must be 0."""
         namespace = namespace or self.namespace
-        health, stored = self.health(redis, namespace), self.positions(redis, namespace)
+        # It expires where the aggregator stands still for ten seconds.
+        health, stored = wait_for(lambda: self.health(redis, namespace), 30, "health is there"), self.positions(redis, namespace)
         topics = [topics] if isinstance(topics, str) else topics
         advanced, expected = 0, {}
         for topic in topics:
