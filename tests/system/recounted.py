@@ -107,13 +107,17 @@ return found
 
 def picture(redis, namespace, windows):
     """(health, {key: view}) of one moment between two ticks, or None while a tick is being written."""
-    health_key = "nps:{%s}:health" % namespace
-    keys = sorted(k for k in redis.keys("nps:{%s}:*" % namespace) if k.rsplit(":", 1)[1] in windows and
-                  ":health:" not in k and ":rank:" not in k and ":trend:" not in k)
+    def names():
+        return sorted(k for k in redis.keys("nps:{%s}:*" % namespace) if k.rsplit(":", 1)[1] in windows and
+                      ":health:" not in k and ":rank:" not in k and ":trend:" not in k)
+    health_key, keys = "nps:{%s}:health" % namespace, names()
     reply = redis.call("EVAL", READ, 1 + len(keys), health_key, *keys)
     hashes = [dict(zip(flat[::2], flat[1::2])) for flat in reply]
     health, views = hashes[0], dict(zip(keys, hashes[1:]))
     if not health or any(v and int(v["as_of_ms"]) > int(health["as_of_ms"]) for v in views.values()):
+        return None
+    # A series that a tick brought between the names and their values would be taken for a lost one.
+    if not set(names()) <= set(keys):
         return None
     return health, {k: v for k, v in views.items() if v}
 
