@@ -119,7 +119,7 @@ def promtool_case(alert, minute, differs, labels):
 
 
 def promtool(*args, **more):
-    return subprocess.run(["promtool", *args], capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run(["promtool", *args], capture_output=True, text=True, timeout=500, **more)
 
 
 def test_every_alert_has_its_cases():
