@@ -111,7 +111,7 @@ class Stage:
         self.publishers = 0  # that Kafka ended
         self.truths, self.simulation = [], None
         self.sent, self.beside = 0, False  # records that are not the load's, events among them
-        self.topic = self.world.topic(partitions, replication=3, **topic)
+        self.topic = self.world.topic(partitions, **{"replication": 3, **topic})
         self.primary = self.redis = self.world.redis("primary", **(redis or {}))
         self.replica = None
         self.more = {"windows": WINDOWS_TEXT, "minimum_n": 1, "aggregate__tick": "100ms", "aggregate__lease": "1s",
