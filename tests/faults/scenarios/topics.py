@@ -5,7 +5,10 @@ import time
 
 import cluster
 from cluster import wait_for
-from harness import scenario
+from harness import RECOVERY_S, scenario
+
+WAIT_S = RECOVERY_S * cluster.PATIENCE  # for Kafka's answer
+LONG_MS = 900_000  # what a broker grants a transaction: none of ours ends by itself
 
 
 @scenario("partitions", short=2, fault="partitions added under load")
@@ -27,10 +30,16 @@ def partitions(bed, count, row):
                     stage.send_event(partition)
                 row.tried += 1
                 row.exact(stage, since)
-                health = stage.health()
-                assert int(health["partitions"]) == total, health
+                wait_for(lambda: stage.health()["partitions"] == str(total), 60, "health says %d partitions" % total)
             stage.close_load_and_compare(row)
             stage.stop_all()
+
+
+def stood(stage):
+    """The positions, if none has moved for five seconds: long enough for many commits, were they taken."""
+    stands = stage.positions()
+    time.sleep(5)
+    return stands if stage.positions() == stands else None
 
 
 @scenario("full", short=1, fault="no aggregator for an hour of traffic: the log is full, ingest waits")
@@ -51,9 +60,8 @@ def full(bed, count, row):
             for consumer in stage.consumers:
                 consumer.wait_log("the commit log is full .*reading pauses", 60)
             stage.end_load(finish=True)
-            stands = stage.positions()
-            time.sleep(5)  # long enough for many commits, were they taken
-            assert stage.positions() == stands, "reading goes on although the log is full"
+            # Whoever had no answer from Redis for a moment begins a smaller batch, and that one may have room; but not for long.
+            stands = wait_for(lambda: stood(stage), 60, "nobody reads on while the log is full")
             ends = stage.ends()
             left = sum(ends.values()) - sum(stands.values())
             assert left > 50_000, "only %d offsets were left waiting" % left
@@ -77,12 +85,12 @@ def send_transactions(stage, client, draw, amount):
         places = [draw.randrange(6) for _ in range(size)]
         for partition in places:
             stage.send_event(partition, client)
-        if client.flush(60):
+        if client.flush(WAIT_S):
             raise AssertionError("the transaction's records were not sent")
         if draw.random() < 0.5:
-            client.commit_transaction(60)
+            client.commit_transaction(WAIT_S)
         else:
-            client.abort_transaction(60)
+            client.abort_transaction(WAIT_S)
             holes += size
         holes += len(set(places))
     return holes
@@ -98,8 +106,8 @@ def behind_the_markers(stage):
 def aborted(bed, count, row):
     with bed.stage("aborted") as stage:
         stage.start_all()
-        client = bed.kafka.producer(**{"transactional.id": "tx-" + stage.world.unique})
-        client.init_transactions(60)
+        client = bed.kafka.producer(**{"transactional.id": "tx-" + stage.world.unique, "transaction.timeout.ms": LONG_MS})
+        client.init_transactions(WAIT_S)
         holes = 0
         while row.tried < count:
             some = min(5, count - row.tried)
@@ -126,14 +134,14 @@ def hanging(bed, count, row):
         longest = 0
         for number in range(count):
             client = bed.kafka.producer(**{"transactional.id": "hang-%d-%s" % (number, stage.world.unique),
-                                           "transaction.timeout.ms": 900_000})
-            client.init_transactions(60)
+                                           "transaction.timeout.ms": LONG_MS})
+            client.init_transactions(WAIT_S)
             client.begin_transaction()
             partition = bed.draw.randrange(6)
             places = []
             for _ in range(10):
                 stage.send_event(partition, client, lambda error, message: places.append(message.offset()))
-            assert client.flush(60) == 0 and len(places) == 10, places
+            assert client.flush(WAIT_S) == 0 and len(places) == 10, places
             # Behind it come records that are committed already; reading stops in front of it all the same.
             wait_for(lambda: stage.positions().get(partition) == min(places), 60, "reading has come to the open transaction")
             stage.goes_on(200)  # on the other partitions
@@ -142,7 +150,7 @@ def hanging(bed, count, row):
             longest = max(longest, int(health["lag_ms"]))
             assert stage.positions()[partition] == min(places), "something was skipped"
             assert int(health["position:%s/%d" % (stage.topic, partition)]) <= min(places)
-            client.abort_transaction(60)
+            client.abort_transaction(WAIT_S)
             since = time.monotonic()
             behind_the_markers(stage)
             row.tried += 1
