@@ -139,8 +139,14 @@ class Stage:
     def supervise_load(self):
         """Begins a new load when Kafka has ended the publisher: an idempotent one whose numbers a broker that died has lost
         sends nothing more, says so and ends. What it was told then says less than what is in the topic, so that the topic
-        alone is compared. Any other end by itself is a failure."""
+        alone is compared. One that got no answer to its first question, within ten seconds, has sent nothing. Any other end by
+        itself is a failure."""
         if self.simulation and not self.simulation.running() and self.simulation.process.returncode:
+            if "kafka: topic list: " in self.simulation.log():
+                self.simulation.ended_on_purpose = True
+                self.simulation = None
+                self.begin_load()
+                return
             assert "out of order sequence" in self.simulation.log(), "%s ended with %d:\n%s" % (
                 self.simulation.name, self.simulation.process.returncode, cluster.tail(self.simulation.log_path))
             self.simulation.ended_on_purpose = True
@@ -217,7 +223,11 @@ class Stage:
                     program.name, code, cluster.tail(program.log_path))
 
     def kill(self, i):
+        """And waits until each broker answers: where one stands still, what the dead one has sent would be read after what the next
+        one of that instance name sends, and Kafka would fence the living one."""
         self.consumers[i].kill()
+        for place in self.kafka.bootstrap.split(","):
+            wait_for(lambda: self.kafka.knows(place, self.topic), RECOVERY_S, "%s answers" % place, every=0.01)
 
     def aggregator(self):
         """Which consumer aggregates now, as health says; None while nobody does."""
@@ -241,11 +251,14 @@ class Stage:
 
     # ---- how far ----
 
-    def ends(self):
+    def ends(self, timeout=RECOVERY_S):
         """{partition: last stable offset}"""
         from confluent_kafka import TopicPartition
-        partitions = self.asking.list_topics(self.topic, timeout=10).topics[self.topic].partitions
-        return {p: self.asking.get_watermark_offsets(TopicPartition(self.topic, p), timeout=10)[1] for p in partitions}
+
+        def asked():
+            partitions = self.asking.list_topics(self.topic, timeout=10).topics[self.topic].partitions
+            return {p: self.asking.get_watermark_offsets(TopicPartition(self.topic, p), timeout=10)[1] for p in partitions}
+        return wait_for(asked, timeout, "the topic's ends")
 
     def positions(self, health=None):
         """{partition: next offset} as stored, or as health says."""
@@ -293,7 +306,7 @@ class Stage:
             self.send_bad()
         if self.sending is not None:
             assert self.sending.flush(timeout * cluster.PATIENCE) == 0
-        ends = wait_for(self.ends, timeout, "the topic's ends")
+        ends = self.ends(timeout)
         taken, when = self.picture_at(ends, timeout)
         positions = self.positions(taken[0])
         wait_for(lambda: self.reader.covers(positions), timeout, "the oracle has read up to the positions", every=0.2)

@@ -116,7 +116,7 @@ class Kafka:
         if self.directory:
             self.tool("down")
 
-    def tool(self, command, *args, timeout=180):
+    def tool(self, command, *args, timeout=500):
         environment = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP_SERVERS" or not self.directory}
         where = ["--dir", self.directory] if self.directory else []
         result = subprocess.run([KAFKA_TOOL, command] + where + list(args), stdin=subprocess.DEVNULL,
@@ -149,6 +149,9 @@ class Kafka:
 
         wait_for(made, 20, "a broker takes topic %s" % name)
         wait_for(lambda: self.leaders(name) == partitions, 20, "every partition of %s has a leader" % name)
+        # Who asks next may ask another one, and give up when that one has not heard of it yet.
+        for place in self.bootstrap.split(",") if "," in self.bootstrap else ():
+            wait_for(lambda: self.knows(place, name), 60, "%s knows topic %s" % (place, name))
         return name
 
     def broker_setting(self, name):
@@ -161,10 +164,30 @@ class Kafka:
         found = self.admin.list_topics(name, timeout=10).topics.get(name)
         return sum(p.leader >= 0 and not p.error for p in found.partitions.values()) if found and not found.error else 0
 
+    @staticmethod
+    def knows(place, name):
+        """Whether this very broker knows the topic. Kafka's own request (Metadata, version 1): a client library asks any of them."""
+        host, _, port = place.rpartition(":")
+        body = struct.pack(">hhihih", 3, 1, 7, -1, 1, len(name)) + name.encode()
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            with connection.makefile("rb") as reply:
+                answer = reply.read(struct.unpack(">i", reply.read(4))[0])
+        # Behind the brokers the one topic: error, name.
+        at = answer.index(struct.pack(">h", len(name)) + name.encode())
+        return struct.unpack_from(">h", answer, at - 2)[0] == 0
+
     def add_partitions(self, name, total):
         from confluent_kafka.admin import NewPartitions
-        self.admin.create_partitions([NewPartitions(name, total)], operation_timeout=20)[name].result()
-        wait_for(lambda: self.leaders(name) == total, 20, "the new partitions of %s have leaders" % name)
+
+        def made():
+            # Perhaps by a request whose answer came too late; or a broker was given up for a moment, and nothing was made.
+            if self.leaders(name) != total:
+                self.admin.create_partitions([NewPartitions(name, total)], operation_timeout=20)[name].result()
+            return True
+
+        wait_for(made, 60, "a broker takes the new partitions of %s" % name)
+        wait_for(lambda: self.leaders(name) == total, 60, "the new partitions of %s have leaders" % name)
 
     def delete_records(self, topic, before):
         """before: {partition: offset}; what is older is gone, as if retention had passed it. Kafka's own request, spoken here:

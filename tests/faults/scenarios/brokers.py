@@ -4,7 +4,8 @@ import json
 import os
 import time
 
-from harness import scenario
+from cluster import wait_for
+from harness import RECOVERY_S, scenario
 
 BROKERS = (1, 2, 3)
 
@@ -17,7 +18,8 @@ def controller(kafka):
         with open(path) as f:
             state = json.load(f)
         found.append((state["leaderEpoch"], state["leaderId"]))
-    return max(found)[1]
+    newest = max(found)[1]
+    return newest if newest in BROKERS else None  # -1 while they vote
 
 
 @scenario("brokers", short=3, fault="kill -9 of brokers and of the controller, restarted")
@@ -31,7 +33,7 @@ def brokers(bed, count, row):
             stage.goes_on(100)
             tried = 0
             while tried < 25 and row.tried < count:
-                active = controller(bed.kafka)
+                active = wait_for(lambda: controller(bed.kafka), RECOVERY_S, "a controller is elected")
                 kind = ("controller", "broker", "two")[tried % 3 if tried < 3 else bed.draw.choice((0, 0, 1, 1, 2))]
                 first = active if kind == "controller" else bed.draw.choice([b for b in BROKERS if b != active])
                 victims = [first]
