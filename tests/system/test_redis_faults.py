@@ -16,7 +16,7 @@ def counted(world, redis):
     return int(world.health(redis).get("accepted", 0))
 
 
-def goes_on(world, redis, amount=300, timeout=30):
+def goes_on(world, redis, amount=300, timeout=60):
     from_here = counted(world, redis)
     wait_for(lambda: counted(world, redis) >= from_here + amount, timeout, "reading goes on")
 
@@ -42,7 +42,7 @@ def test_redis_flushed(world, command):
     consumers = [world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="500ms") for _ in range(2)]
     simulation = world.load(topic, 2500)
     goes_on(world, redis, 2000)
-    lineage = world.health(redis)["lineage"]
+    lineage = world.said(redis, "lineage")
     if command.startswith("FLUSHALL"):
         redis.call(*command.split())
     else:
@@ -59,23 +59,27 @@ def test_redis_flushed(world, command):
 def test_redis_start_after(world):
     """Redis is away for ten seconds: waited for, with a line at the start and one at the end of the outage."""
     redis, topic = world.redis(aof=True), world.topic(2)
-    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    # A Redis that stands still is no outage here.
+    consumer = world.consumer(topic, redis, windows=WINDOWS, redis__timeout="1m")
     simulation = world.load(topic, 1500)
     goes_on(world, redis)
-    before = len(consumer.log())
+    before, begun, watch = len(consumer.log()), time.monotonic(), cluster.Watch(consumer)
     redis.kill()
-    time.sleep(10)  # the outage is ten seconds long; there is nothing to wait for
+    time.sleep(10)  # the outage is ten seconds long, or longer; there is nothing to wait for
     assert consumer.running()
     redis.start()
-    consumer.wait_log("commit: going on after", 15)
-    consumer.wait_log("aggregate: going on after", 15)
+    consumer.wait_log("commit: going on after", 40)
+    consumer.wait_log("aggregate: going on after", 40)
+    longest_s, still_s = time.monotonic() - begun, watch.end()
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     for stage in ("commit", "aggregate"):
         said = consumer.log()[before:]
-        assert len(re.findall("info %s: going on after (9|1[0-9])" % stage, said)) == 1, said
+        lasted = re.findall("info %s: going on after ([0-9.]+)" % stage, said)
+        # Who stood still noticed it later.
+        assert len(lasted) == 1 and 9 - still_s <= float(lasted[0]) <= longest_s + 1, (said, still_s)
         # One at the start, and at most one each ten seconds that it still lasts.
         told = re.findall("warn %s: .*" % stage, said)
-        assert 1 <= len(told) <= 3 and "127.0.0.1:%d" % redis.port in told[0], told
+        assert 1 <= len(told) <= 2 + longest_s / 10 and "127.0.0.1:%d" % redis.port in told[0], told
     assert consumer.stop() == 0
 
 
@@ -87,9 +91,9 @@ def test_redis_hangs(world):
     simulation = world.load(topic, 2000)
     for _ in range(3):
         goes_on(world, redis)
-        redis.program.freeze()
         outages = consumer.log().count("warn commit:")
-        wait_for(lambda: consumer.log().count("warn commit:") > outages, 20, "the outage is noticed")
+        redis.program.freeze()
+        wait_for(lambda: consumer.log().count("warn commit:") > outages, 40, "the outage is noticed")
         redis.program.thaw()
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
@@ -115,6 +119,7 @@ def test_redis_lost_acknowledged_writes(world, writers):
     replica, link = replica_of(world, primary)
     goes_on(world, primary, 2000)
     link.to(None)  # from here on writes are acknowledged that the replica never gets
+    wait_for(lambda: "master_link_status:down" in replica.call("INFO", "replication"), 30, "the replica has read what was on its way")
     has = sum(world.positions(replica).values())
     wait_for(lambda: sum(world.positions(primary).values()) >= has + 3000, 60, "the primary is ahead")
     address.to(None)
@@ -157,11 +162,11 @@ def test_redis_becomes_a_replica(world):
     # Of a master that does not answer, so that it keeps its data.
     other.program.freeze()
     primary.call("REPLICAOF", "127.0.0.1", other.port)
-    consumer.wait_log("warn commit", 20)
+    consumer.wait_log("warn commit", 40)
     time.sleep(1)
     assert consumer.running(), "a Redis that is a replica after the start is waited for"
     primary.call("REPLICAOF", "NO", "ONE")
-    consumer.wait_log("commit: going on after", 20)
+    consumer.wait_log("commit: going on after", 40)
     world.exact(primary, simulation.end(), topic, windows=WINDOWS)
     assert consumer.stop() == 0
 
@@ -173,8 +178,8 @@ def test_sigterm_while_redis_is_away(world):
     simulation = world.load(topic, 1500)
     goes_on(world, redis)
     redis.kill()
-    consumer.wait_log("warn commit", 20)
-    assert consumer.stop(signal.SIGTERM) not in (0, -signal.SIGTERM)
+    consumer.wait_log("warn commit", 40)
+    assert consumer.stop(signal.SIGTERM, away=True) not in (0, -signal.SIGTERM)
     redis.start()
     consumer = world.consumer(topic, redis, windows=WINDOWS)
     world.exact(redis, simulation.end(), topic, windows=WINDOWS)
