@@ -29,22 +29,26 @@ def test_replay_touches_nothing_else(world):
     consumer = world.consumer(topic, redis, windows=WINDOWS)
     truth = world.simulate(topic, count=8000).finish()
     world.exact(redis, truth, topic, accepted=8000, windows=WINDOWS)
-    assert consumer.stop() == 0
-    # What expires of itself (health) would look like a change.
-    short = [key for key in redis.keys() if 0 < redis.call("PTTL", key) < 60_000]
-    assert short and all(":health" in key for key in short), short
-    redis.call("DEL", *short)
 
     def committed():
         from confluent_kafka import TopicPartition
         client = world.kafka.consumer(**{"group.id": "livenps." + world.namespace})
         try:
-            return {t.partition: t.offset for t in client.committed([TopicPartition(topic, p) for p in range(3)], 20)}
+            return {t.partition: t.offset for t in client.committed([TopicPartition(topic, p) for p in range(3)], 60)}
         finally:
             client.close()
 
+    # Also at its end, but a broker that stands still then is not waited for.
+    wait_for(lambda: sum(committed().values()) == 8000, 30, "Kafka knows the offsets")
+    assert consumer.stop() == 0
+    wait_for(lambda: not redis.call("EXISTS", "nps:{%s}:lease" % world.namespace), 30, "the lease is given back")
+    # What expires of itself (health) would look like a change.
+    short = [key for key in redis.keys() if 0 < redis.call("PTTL", key) < 60_000]
+    assert all(":health" in key for key in short), short
+    redis.call("DEL", "none", *short)
+
     def group_names():
-        return {g.id for g in world.kafka.admin.list_groups(timeout=20) if world.unique in g.id or "again" in g.id}
+        return {g.id for g in world.kafka.admin.list_groups(timeout=60) if world.unique in g.id}
 
     before, offsets = snapshot_of(redis, "nps:{%s}" % world.namespace), committed()
     assert len(before) > 10 and sum(offsets.values()) == 8000
@@ -94,7 +98,15 @@ def test_replay_bounds_are_inclusive(world):
 def test_replay_resumes_after_kill_nine(world):
     """Killed at random moments, a replay goes on where it was and ends with the digest of one that was not; the end
     offsets are those of the first start, whatever came in meanwhile."""
-    redis, topic = world.redis(aof=True), world.topic(3)
+    for attempt in range(5):  # it may be too fast to be killed where we stand still
+        if killed_replay(world, "-%d" % attempt) >= 2:
+            return
+    raise AssertionError("too fast to be killed, each time")
+
+
+def killed_replay(world, name):
+    """How often it was killed."""
+    redis, topic = world.redis(name="redis" + name, aof=True), world.topic(3, suffix=name)
     truth = world.simulate(topic, count=60_000).finish(240)
     end = cluster.now_ms() + 60_000
     whole, _ = world.replay(topic, redis, None, end=end, windows=WINDOWS)
@@ -105,7 +117,7 @@ def test_replay_resumes_after_kill_nine(world):
     kills, fraction = 0, 0.1
     while fraction < 0.9:
         program = cluster.Program(world, world.number("replay"), cluster.PREFIX + [cluster.CONSUMER] + args, settings)
-        wait_for(lambda: sum(world.positions(redis, "again").values()) >= fraction * 60_000 or not program.running(), 60,
+        wait_for(lambda: sum(world.positions(redis, "again").values()) >= fraction * 60_000 or not program.running(), 120,
                  "the replay moves on", every=0.005)
         if program.running():
             program.kill()
@@ -116,13 +128,13 @@ def test_replay_resumes_after_kill_nine(world):
         if kills == 1:
             world.simulate(topic, count=500, seed=9).finish()
         fraction = max(sum(world.positions(redis, "again").values()) / 60_000, fraction) + 0.15
-    assert kills >= 2, "too fast to be killed: %d" % kills
     digest, out = world.replay(topic, redis, "again", end=end, **more)
     assert digest == whole
     assert "accepted 60000 " in out
     world.equal(redis, truth, "again", windows=WINDOWS)
     # Once more on what is finished: nothing to do, the same answer.
     assert world.replay(topic, redis, "again", end=end, **more)[0] == whole
+    return kills
 
 
 def test_replay_speed_paces(world):
@@ -148,11 +160,11 @@ def test_replay_stopped_by_ctrl_c(world):
     redis, topic = world.redis(), world.topic(1)
     begin = (cluster.now_ms() // 1000 - 120) * 1000
     events_at(topic, world.kafka, [begin + i * 1000 for i in range(60)])
-    args = ["replay", "--topic", topic, "--from", str(begin), "--to", str(begin + 60_000), "--into", "again", "--speed", "5x"]
+    args = ["replay", "--topic", topic, "--from", str(begin), "--to", str(begin + 60_000), "--into", "again", "--speed", "1x"]
     program = cluster.Program(world, "replay", cluster.PREFIX + [cluster.CONSUMER] + args,
                               cluster.environment(world.replay_settings(redis, windows=WINDOWS)))
-    wait_for(lambda: sum(world.positions(redis, "again").values()) > 5, 30, "the replay reads")
-    assert program.stop(signal.SIGINT) != 0
+    wait_for(lambda: sum(world.positions(redis, "again").values()) > 2, 30, "the replay reads")
+    assert program.stop(signal.SIGINT, away=True) != 0
     assert "the same command goes on from here" in program.log()
     _, out = world.replay(topic, redis, "again", start=begin, end=begin + 60_000, windows=WINDOWS)
     assert "accepted 60 " in out
@@ -171,7 +183,7 @@ def test_replay_into_the_live_namespace(world):
                                             "--into", world.namespace, settings=settings)
         assert code != 0 and world.namespace in err.rstrip().split("\n")[-1], err
     world.caught_up(redis)
-    assert world.health(redis)["genesis"] == "1" and consumer.stop() == 0
+    assert world.said(redis, "genesis") == "1" and consumer.stop() == 0
 
 
 def test_replay_into_another_replay(world):
@@ -191,10 +203,12 @@ def test_two_namespaces_on_one_topic(world):
     the other does not notice."""
     redis, topic = world.redis(), world.topic(2)
     names = [world.namespace, world.namespace + "-two"]
-    one = world.consumer(topic, redis, names[0], windows=WINDOWS)
+    # Nothing that stands still for ten seconds is noticed by this one.
+    one = world.consumer(topic, redis, names[0], windows=WINDOWS, redis__timeout="1m", aggregate__lease="1m", set={
+        "kafka.session.timeout.ms": 120_000})
     two = world.consumer(topic, redis, names[1], windows="10m/2s", admit__late="1d", rollups="touchpoint,all")
     simulation = world.load(topic, 1600)
-    wait_for(lambda: all(int(world.health(redis, n).get("accepted", 0)) > 1000 for n in names), 30, "both count")
+    wait_for(lambda: all(int(world.health(redis, n).get("accepted", 0)) > 1000 for n in names), 60, "both count")
     two.kill()
     for key in redis.keys("nps:{%s}*" % names[1]):
         redis.call("DEL", key)
