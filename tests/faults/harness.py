@@ -159,6 +159,8 @@ class Stage:
         if not finish:
             self.supervise_load()
         if self.simulation:
+            if not finish:
+                self.brokers_answer()  # it waits for any of them, but not for long
             self.truths.append(self.simulation.finish() if finish else self.simulation.end())
             self.simulation = None
 
@@ -226,6 +228,10 @@ class Stage:
         """And waits until each broker answers: where one stands still, what the dead one has sent would be read after what the next
         one of that instance name sends, and Kafka would fence the living one."""
         self.consumers[i].kill()
+        self.brokers_answer()
+
+    def brokers_answer(self):
+        """Waits until each of them has."""
         for place in self.kafka.bootstrap.split(","):
             wait_for(lambda: self.kafka.knows(place, self.topic), RECOVERY_S, "%s answers" % place, every=0.01)
 
