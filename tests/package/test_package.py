@@ -202,7 +202,7 @@ def test_life(world, root):
 
     # ---- one that stands still is started again ----
     before = root.show(UNITS[1], "MainPID")
-    root.write("/etc/systemd/system/livenps-board.service.d/soon.conf", "[Service]\nWatchdogSec=5\n")
+    root.write("/etc/systemd/system/livenps-board.service.d/soon.conf", "[Service]\nWatchdogSec=20\n")
     root.run("systemctl", "daemon-reload")
     root.run("systemctl", "restart", UNITS[1])
     root.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNITS[1])

@@ -8,6 +8,7 @@ import collections
 import ctypes
 import os
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -129,7 +130,7 @@ def cuts(bed, count, row):
     raised = []
 
     def body():
-        inner = harness.Bed(bed.seed, os.path.join(bed.folder, "hub"))
+        inner = harness.Bed(bed.seed, tempfile.mkdtemp(prefix="hub-", dir=bed.folder))
         inner.draw = bed.draw
         try:
             hub = Hub()
