@@ -16,7 +16,7 @@ def kill_often(world, redis, topic, consumers, kills, seed, restart):
     draw = random.Random(seed)
     for number in range(kills):
         before = int(world.health(redis).get("accepted", 0))
-        wait_for(lambda: int(world.health(redis).get("accepted", 0)) > before, 60, "reading goes on")
+        wait_for(lambda: int(world.health(redis).get("accepted", 0)) > before, 90, "reading goes on")
         time.sleep(draw.uniform(0, 0.7))  # the moment is the point; nothing is waited for
         lease = redis.call("GET", "nps:{%s}:lease" % world.namespace)
         holder = world.health(redis).get("aggregator")
@@ -44,6 +44,7 @@ def kill_nine(world, count, rate, kills, names=("", ""), **settings):
     world.exact(redis, truth, topic, timeout=90, windows=WINDOWS)
     assert sum("aggregating namespace" in p.log() for p in world.programs) > 1, "the aggregator was never killed"
     for consumer in consumers:
+        consumer.wait_log("assigned [0-9]+ partitions", 60)  # the last one may have begun only now
         assert consumer.stop() == 0
     return redis, topic, truth
 
