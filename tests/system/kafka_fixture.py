@@ -45,7 +45,7 @@ class Kafka:
         from confluent_kafka import Consumer, TopicPartition
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "count"})
         try:
-            partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
             # A topic that was made a moment ago may not have all of its leaders yet.
             return sum(wait_for(lambda p=p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30, cached=False),
                                 30, "the end of %s/%d" % (topic, p))[1] for p in partitions)
