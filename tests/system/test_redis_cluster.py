@@ -10,7 +10,7 @@ from cluster import wait_for
 from snapshots import OFTEN, WINDOWS, counted, kept_to
 
 
-def goes_on(world, redis, amount=500, timeout=40):
+def goes_on(world, redis, amount=500, timeout=60):
     from_here = counted(world, redis)
     wait_for(lambda: counted(world, redis) >= from_here + amount, timeout, "reading goes on")
 
@@ -74,7 +74,8 @@ def heard(world, node):
 class Board:
     def __init__(self, world, redis):
         self.program = cluster.Program(world, world.number("board"), cluster.PREFIX + [cluster.CONSUMER, "board"], cluster.environment(
-            {"redis.url": redis.url, "namespace": world.namespace, "board.listen": "127.0.0.1:0"}))
+            {"redis.url": redis.url, "namespace": world.namespace, "board.listen": "127.0.0.1:0",
+             "redis.timeout": "1m"}))  # a node that stands still is one that is heard
         at = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)/", self.program.out()), 20, "the board says where it listens")
         self.port = int(at[1])
 
