@@ -65,7 +65,7 @@ static inline void redis_server_start(redis_server *server, ...) {
     execvp("redis-server", (char *const *)(void *)argv);
     _exit(127);
   }
-  for (int i = 0; i < 1000 && !redis_server_reachable(server); i++) {
+  for (int i = 0; i < 6000 && !redis_server_reachable(server); i++) {
     usleep(10000);
   }
   if (!redis_server_reachable(server)) {
@@ -97,7 +97,7 @@ static inline void redis_server_stop(redis_server *server) {
 static inline livenps_settings redis_server_settings(const redis_server *server) {
   livenps_settings settings = {0};
   settings.redis_url = (char *)(uintptr_t)server->url;
-  settings.redis_timeout_ms = 2000;
+  settings.redis_timeout_ms = 60000; /* a machine that stands still for a while is no Redis that is away */
   return settings;
 }
 

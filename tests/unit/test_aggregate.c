@@ -256,6 +256,7 @@ static void fresh(void) {
   /* A machine that stands still for a while is no lag, and no lapse, that a test is about. */
   assert_int_equal(livenps_settings_set(&settings, "complete_lag=60s", &error), 0);
   assert_int_equal(livenps_settings_set(&settings, "aggregate.lease=60s", &error), 0);
+  assert_int_equal(livenps_settings_set(&settings, "redis.timeout=60s", &error), 0);
   char url[160];
   snprintf(url, sizeof url, "redis.url=%s", server.url);
   assert_int_equal(livenps_settings_set(&settings, url, &error), 0);
