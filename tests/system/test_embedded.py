@@ -50,10 +50,11 @@ def place(tmp_path):
 def test_quickstart_unattended(place):
     folder, mark, environment = place
     result = subprocess.run([QUICKSTART, "--seconds", "15"], env=environment, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500)
     assert result.returncode == 0, result.stdout[-3000:]
     assert "all equal the truth" in result.stdout
-    assert of_session(mark) == [] and os.listdir(folder) == []
+    wait_for(lambda: of_session(mark) == [], 10, "every process of quickstart has ended")
+    assert os.listdir(folder) == []
 
 
 def test_quickstart_ctrl_c(place):
@@ -76,6 +77,6 @@ def test_quickstart_ctrl_c(place):
     wait_for(shown, 200, "the table is shown")
     assert len(of_session(mark)) > 3
     process.send_signal(signal.SIGINT)
-    process.wait(120)
+    process.wait(300)
     wait_for(lambda: of_session(mark) == [], 10, "every process of quickstart has ended")
     assert os.listdir(folder) == ["out"]
