@@ -50,12 +50,21 @@ static livenps_reply *ask(livenps_redis *redis, const char *line) {
   return livenps_redis_command(redis, &error, argc, argv, NULL);
 }
 
-static void fine(livenps_redis *redis, const char *line) {
+/* Asked again where a short time-out ran out because the machine stood still. */
+static livenps_reply *answered(livenps_redis *redis, const char *line) {
   livenps_reply *reply = ask(redis, line);
+  for (int i = 0; i < 30 && !reply && strstr(error.text, "no answer within"); i++) {
+    livenps_error_clear(&error);
+    reply = ask(redis, line);
+  }
   if (!reply) {
     fail_msg("%s: %s", line, error.text);
   }
-  livenps_reply_free(reply);
+  return reply;
+}
+
+static void fine(livenps_redis *redis, const char *line) {
+  livenps_reply_free(answered(redis, line));
 }
 
 static void refused(livenps_redis *redis, const char *line, livenps_code code, const char *text) {
@@ -234,7 +243,7 @@ static void a_server_that_goes_away_and_comes_back(void **state) {
   refused(redis, "SET late 1", LIVENPS_E_LOST, "no answer within 2000 ms");
   assert_false(livenps_redis_connected(redis));
   kill(server.pid, SIGCONT);
-  livenps_reply *reply = ask(redis, "ECHO mine");
+  livenps_reply *reply = answered(redis, "ECHO mine");
   livenps_text text;
   assert_true(livenps_reply_text(reply, &text));
   assert_true(livenps_text_equal(text, livenps_text_of("mine")));
