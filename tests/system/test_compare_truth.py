@@ -21,7 +21,7 @@ def redis(tmp_path_factory):
     server = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", str(folder)],
                               stdout=subprocess.DEVNULL)
     client = None
-    for _ in range(200):
+    for _ in range(1200):
         try:
             client = ct.Redis("unix://" + path)
             client.call("PING")

@@ -16,7 +16,8 @@ EQUAL, DIFFERS, STARTUP, DAMAGED, REFUSED, IN_PART = 0, 1, 3, 5, 6, 8
 def verify(world, redis, topics, *more, windows=WINDOWS, **settings):
     """(exit code, the last line, all of stdout and stderr)"""
     topics = topics if isinstance(topics, str) else ",".join(topics)
-    found = world.settings(topics, redis, windows=windows, **settings)
+    # A Redis that stands still for a while is waited for.
+    found = world.settings(topics, redis, windows=windows, redis__timeout="1m", startup_timeout="5m", **settings)
     code, out, err = world.run_consumer("verify", "--topic", topics, *more, settings=found, timeout=300)
     return code, (out.rstrip().split("\n") or [""])[-1], out + err
 
@@ -236,13 +237,17 @@ def mixed(world, topic):
     late = [cluster.event("late%d" % i, at_ms=now - 8 * 86_400_000) for i in range(5)]
     world.kafka.send(topic, [{"value": value, "key": b"k%d" % i} for i, value in enumerate(bad + late)])
     client = world.kafka.producer(**{"transactional.id": "t-" + world.unique})
-    client.init_transactions(30)
+    client.init_transactions(60)
     for commit in (True, False):
         client.begin_transaction()
         for i in range(10):
             client.produce(topic, cluster.event("tx%s%d" % (commit, i), touchpoint="in a transaction"), key=b"k%d" % i)
-        assert client.flush(30) == 0
-        client.commit_transaction(30) if commit else client.abort_transaction(30)
+        assert client.flush(60) == 0
+        client.commit_transaction(60) if commit else client.abort_transaction(60)
+
+
+def counted(world, redis):
+    return int(world.health(redis).get("accepted", 0))
 
 
 def test_equal_while_it_counts(world):
@@ -253,9 +258,10 @@ def test_equal_while_it_counts(world):
     consumers = [world.consumer(topics, redis, **more) for _ in range(2)]
     loads = [world.load(topic, 500, seed=i) for i, topic in enumerate(topics)]
     mixed(world, topics[0])
-    wait_for(lambda: int(world.health(redis).get("accepted", 0)) > 2000, 60, "events are counted")
-    before = int(world.health(redis)["accepted"])
+    wait_for(lambda: counted(world, redis) > 2000, 60, "events are counted")
+    before = counted(world, redis)
     for i in range(4):
+        wait_for(lambda: counted(world, redis) > before, 60, "more is counted")
         code, last, said = verify(world, redis, topics, **more)
         assert code == EQUAL and last.startswith("equal: "), said
     # It read what was counted meanwhile, not what there was at first.
@@ -274,7 +280,9 @@ def test_equal_while_it_counts(world):
     keys, groups = stand()
     code, last, said = verify(world, redis, topics, **more)
     assert code == EQUAL, said
-    assert stand() == (keys, groups)
+    now = stand()
+    # The broker may have forgotten a group that is empty; there is none that was not there.
+    assert now[0] == keys and now[1] <= groups
     for part in ("rejected 9", "late 5"):
         assert part in said, said
     assert int(said.split("holes ")[1].split()[0]) >= 10, said
@@ -293,6 +301,8 @@ def stopped(world):
     mixed(world, topic)
     world.caught_up(redis)
     assert cluster.events_of(truth) == 3000
+    # However few commits the events came in, an idle one is added every second.
+    wait_for(lambda: redis.call("XLEN", "nps:{%s}:log" % world.namespace) >= 6, 30, "the log is long")
     consumer.kill()
     return redis, topic, Keys(world, redis)
 
@@ -303,6 +313,11 @@ def test_one_changed_number_in_the_log(world, stopped):
 
     def row(entry):
         return next(row for row in entry["rows"] if 2 in row[2])[2]
+
+    def rich(entry):
+        """What can be changed in all of these ways: the first commit may have a few events only."""
+        return len(entry["rows"]) > 1 and any(2 in row[2] for row in entry["rows"]) and \
+            any(3 <= i < 14 for row in entry["rows"] for i in row[2])
 
     def more_answers(entry):
         row(entry)[2] += 1
@@ -347,7 +362,7 @@ def test_one_changed_number_in_the_log(world, stopped):
     wanted = {more_answers: "answers: ", other_score: "score ", other_second: "window ", lost: "accepted: ", doubled: "window ",
               other_touchpoint: "series ", late: "accepted: ", invented: "what became of them adds up to"}
     for change, part in wanted.items():
-        keys.change_entry(change)
+        keys.change_entry(change, rich)
         code, last, said = verify(world, redis, topic)
         assert code == DIFFERS and last.startswith("not equal: "), (change.__name__, said)
         assert part in difference(said), (change.__name__, said)
@@ -393,9 +408,10 @@ def test_one_changed_number_in_the_log(world, stopped):
 
 def test_one_changed_number_in_the_snapshot(world, stopped):
     redis, topic, keys = stopped
-    # A new instance folds the log and leaves a snapshot of everything when it stops.
-    consumer = world.consumer(topic, redis, windows=WINDOWS)
+    # A new instance folds the log and saves it all, also when it is held up where it stops.
+    consumer = world.consumer(topic, redis, windows=WINDOWS, aggregate__snapshot="1s")
     world.caught_up(redis)
+    wait_for(lambda: len(keys.chunks()) > 2, 30, "it is saved")
     assert consumer.stop() == 0
     assert verify(world, redis, topic)[0] == EQUAL
     chunks = {name: keys.client.get(key) for name, key in keys.chunks().items()}
@@ -455,7 +471,7 @@ def test_other_records_in_the_topic(world):
     def made_anew(values):
         world.kafka.admin.delete_topics([topic], operation_timeout=20)[topic].result()
         wait_for(lambda: world.kafka.leaders(topic) == 0, 30, "the topic is gone")
-        wait_for(lambda: not world.kafka.admin.create_topics([NewTopic(topic, 1, 1)])[topic].exception(20), 60, "the topic is there anew")
+        wait_for(lambda: not world.kafka.admin.create_topics([NewTopic(topic, 1, 1)])[topic].exception(), 60, "the topic is there anew")
         wait_for(lambda: world.kafka.leaders(topic) == 1, 30, "it has a leader")
         world.kafka.send(topic, values)
         return verify(world, redis, topic)
