@@ -1,6 +1,7 @@
 """What the tests of the documents share: one Kafka and one Redis."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,9 +13,15 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the kernel's range for outgoing connections, so that none of them takes it before the server does."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 500):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no free port on 127.0.0.1")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def check(lines, *options):
     text = re.sub(r"2026-11-21T\d\d:\d\d:\d\d(\.\d+)?(Z|\+01:00)", stamp + "Z", text)
     text = re.sub(r'("created_at"):179525\d{4}\b', r"\1:%d" % now, text)
     done = subprocess.run([os.path.join(BUILD, "livenps-producer"), "check", *options, "-"],
-                          input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+                          input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300,
                           env={k: v for k, v in os.environ.items() if not k.startswith("LIVENPS_")})
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
 

@@ -40,9 +40,11 @@ def test_first_own_event(servers):
     script = "set -e\ntrap 'kill %1; wait' EXIT\n" + script
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LIVENPS_", "KAFKA_"))}
     environment.update(LIVENPS_CACHE=os.environ["LIVENPS_CACHE"] if "LIVENPS_CACHE" in os.environ else
-                       os.path.expanduser("~/.cache/livenps"))
+                       os.path.expanduser("~/.cache/livenps"),
+                       # A Redis or Kafka that stands still for a while is waited for.
+                       LIVENPS_REDIS_TIMEOUT="1m", LIVENPS_STARTUP_TIMEOUT="5m")
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=150, env=environment)
+                          timeout=500, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     fields = {}
