@@ -26,7 +26,7 @@ class Kafka:
         self.servers = self.run("up", "--dir", self.folder).strip().splitlines()[-1]
         self.topics = 0
 
-    def run(self, *arguments, timeout=180):
+    def run(self, *arguments, timeout=400):
         done = subprocess.run([KAFKA, *arguments], capture_output=True, text=True, timeout=timeout,
                               stdin=subprocess.DEVNULL, env=self.environment)
         assert done.returncode == 0, "tests/kafka %s: %s%s" % (" ".join(arguments), done.stdout, done.stderr)
