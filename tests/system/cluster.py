@@ -233,7 +233,8 @@ class Kafka:
 
     def producer(self, **config):
         from confluent_kafka import Producer as Client
-        return Client({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0,
+        # Idempotent: what a slow broker is sent twice is there once, and in its place.
+        return Client({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0, "enable.idempotence": True,
                        "message.max.bytes": 8_000_000, **config})
 
     def send(self, topic, records):
@@ -643,6 +644,10 @@ def add_truths(*truths):
                 have[1].extend(b - a for a, b in zip(sums, sums[1:]))
     whole.finish()
     return whole
+
+
+# Of an instance that nothing is taken from, and that reads nothing twice, while it, Redis or Kafka stands still for a while.
+PATIENT = {"redis.timeout": "1m", "kafka.session.timeout.ms": 120_000, "aggregate.lease": "2m"}
 
 
 class World:

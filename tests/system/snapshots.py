@@ -40,7 +40,7 @@ def kept_to(world, topic, total=None, count=1, genesis=None):
         found = manifests(world)
         covers = len(found) >= count and offsets(found[-1][1]) >= end
         return found[-1][1] if covers and genesis in (None, found[-1][1]["genesis"]) else None
-    return wait_for(covered, 30, "a snapshot in Kafka covers %d offsets" % end, every=0.2)
+    return wait_for(covered, 60, "a snapshot in Kafka covers %d offsets" % end, every=0.2)
 
 
 def forget_up_to(world, topic, manifest):

@@ -79,7 +79,8 @@ def test_every_case_of_the_table(world):
         # Whenever this runs, the broker must neither delete these records for their age nor refuse them.
         topic = world.topic(1, suffix="-%d" % i, retention_ms=-1, message_timestamp_after_max_ms=2**63 - 1)
         namespace = "%s-%d" % (world.namespace, i)
-        settings = world.settings(topic, redis, namespace, windows=WINDOWS,
+        # What is read twice is in quarantine twice.
+        settings = world.settings(topic, redis, namespace, windows=WINDOWS, set=cluster.PATIENT,
                                   admit__touchpoints=listed.replace("\n", ",") or None)
         if mapping:
             # A topic's name in the environment would lose its dashes.
@@ -141,7 +142,7 @@ def test_sizes_and_headers_at_their_edges(world):
         ({"value": b"bad", "key": os.urandom(200_000)}, "malformed"),
         ({"value": None, "key": b"", "headers": headers[:100]}, "tombstone"),
     ]
-    consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1")
+    consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1", set=cluster.PATIENT)
     world.kafka.send(topic, [record for pair in zip(records, [({"value": event("good")}, None)] * len(records))
                              for record, _ in pair])
     world.caught_up(redis)
@@ -151,7 +152,7 @@ def test_sizes_and_headers_at_their_edges(world):
     got = quarantined(world, topic)
     assert {offset: reason for offset, (reason, _) in got.items()} == bad
     assert all(got[offset][1] == records[offset // 2][0]["value"] for offset in bad)
-    view = redis.hash("nps:{%s}:touchpoint:delivery:5m" % world.namespace)
+    view = redis.hash("nps:{%s}:touchpoint:delivery:1h" % world.namespace)
     assert int(view["n"]) == good
     assert consumer.stop() == 0
 
@@ -162,6 +163,7 @@ def test_the_operator_sees_it(world):
     """Not one good record for a while: the program runs on, health and log say what comes in, views stay empty, the picture
     is complete; the first good event is counted."""
     redis, topic = world.redis(), world.topic(3)
+    began = time.monotonic()
     consumer = world.consumer(topic, redis, windows=WINDOWS, minimum_n="1")
     values = [b"<xml/>", b"\x00\x00\x00\x00\x01avro", b'{"id":"a","score":11}', b"\xff" * 50]
     for _ in range(3):
@@ -173,7 +175,8 @@ def test_the_operator_sees_it(world):
     wait_for(lambda: world.health(redis)["complete"] == "1", 20, "everything is read")
     consumer.wait_log("rejected: ")
     told = re.findall(".* (warn|error) .*rejected: .*", consumer.log())
-    assert 1 <= len(told) < 20, consumer.log()
+    # Once in five seconds at most.
+    assert 1 <= len(told) < 20 + (time.monotonic() - began) / 5, consumer.log()
     assert not redis.keys("nps:{%s}:touchpoint:*" % world.namespace)
     world.kafka.send(topic, [event("at last")])
     wait_for(lambda: counted(world, redis) == 1, 20, "the good event is counted")
@@ -206,7 +209,7 @@ def flood(world, topic, names, seconds, ahead_ms=0):
         if i % 1000 == 0:
             client.poll(0)
             time.sleep(max(0, began + seconds * i / names - time.monotonic()))
-    assert client.flush(60) == 0 and not failed
+    assert client.flush(180) == 0 and not failed
     return sent
 
 
@@ -259,8 +262,9 @@ def totals_are_right(world, redis, expected):
         ids = redis.call("SMEMBERS", prefix + "index:" + rollup)
         assert "~other" in ids and len(ids) <= 1001
         keys = [prefix + "%s:%s:1h" % (rollup, id_) for id_ in ids]
-        views = redis.connection().hashes(keys)
-        assert sum(int(views[key].get("n", 0)) for key in keys) == expected, rollup
+        # A tick is written in pieces.
+        wait_for(lambda: sum(int(view.get("n", 0)) for view in redis.connection().hashes(keys).values()) == expected, 30,
+                 "the parts by %s add up to the whole" % rollup)
     views = redis.connection().hashes([prefix + "touchpoint:known-%d:1h" % i for i in range(20)])
     assert all(int(view["n"]) >= 2 for view in views.values())
 

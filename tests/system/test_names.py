@@ -22,7 +22,7 @@ def test_hostile_names(world):
     """Each name is a series of its own, under its encoded id, in views, rank, index and trend; no key outside the
     namespace appears, and the table prints none of it raw."""
     redis, topic = world.redis(), world.topic(2)
-    consumer = world.consumer(topic, redis, minimum_n="1", windows="5m/1s", aggregate__tick="100ms")
+    consumer = world.consumer(topic, redis, minimum_n="1", windows="1h/10s", aggregate__tick="100ms")
     world.kafka.send(topic, [{"key": b"%d" % (i % 5), "value": json.dumps(
         {**json.loads(cluster.event("e%d" % i)), "touchpoint": name, "score": i % 11}).encode()}
         for i, name in enumerate(HOSTILE) for _ in range(i % 3 + 1)])
@@ -39,10 +39,10 @@ def test_hostile_names(world):
     expected = {encode(name.encode()): i for i, name in enumerate(HOSTILE)}
     assert index == set(expected)
     for id_, i in expected.items():
-        view = redis.hash(prefix + "touchpoint:%s:5m" % id_)
+        view = redis.hash(prefix + "touchpoint:%s:1h" % id_)
         assert view["n"] == str(i % 3 + 1), (id_, view)
-        assert redis.call("ZSCORE", prefix + "rank:touchpoint:5m", id_) is not None
-    assert redis.hash(prefix + "all:all:5m")["n"] == str(total)
+        assert redis.call("ZSCORE", prefix + "rank:touchpoint:1h", id_) is not None
+    assert redis.hash(prefix + "all:all:1h")["n"] == str(total)
     keys = redis.keys()
     assert all(key.startswith(prefix) for key in keys)
     for key in keys:
@@ -50,12 +50,12 @@ def test_hostile_names(world):
         assert not any(ord(c) < 0x20 or c in "{}\x7f" for c in rest), repr(key)
         if rest.startswith("touchpoint:"):
             assert rest.count(":") == 2
-    code, out, err = world.run_consumer("table", "--once", "--window", "5m",
-                                        settings=world.settings(topic, redis, windows="5m/1s"))
+    code, out, err = world.run_consumer("table", "--once", "--window", "1h",
+                                        settings=world.settings(topic, redis, windows="1h/10s", redis__timeout="1m"))
     assert code == 0, err
     raw = [c for c in out if (ord(c) < 0x20 and c != "\n") or 0x7f <= ord(c) < 0xa0 or c in "\u202e\u2028"]
     assert not raw, raw
-    code, out, err = world.run_consumer("log", "--rows", settings=world.settings(topic, redis, windows="5m/1s"))
+    code, out, err = world.run_consumer("log", "--rows", settings=world.settings(topic, redis, windows="1h/10s", redis__timeout="1m"))
     assert code == 0 and "\x1b" not in out and "\r" not in out, err
     assert consumer.stop() == 0
 
@@ -63,7 +63,7 @@ def test_hostile_names(world):
 def test_more_names_than_series_max(world):
     """Beyond series_max further names count as ~other: totals stay right, health and the digest's replay say so."""
     redis, topic = world.redis(), world.topic(2)
-    settings = {"windows": "5m/1s", "minimum_n": "1", "series_max": "20", "rollups": "touchpoint,channel,all"}
+    settings = {"windows": "1h/10s", "minimum_n": "1", "series_max": "20", "rollups": "touchpoint,channel,all"}
     consumer = world.consumer(topic, redis, **settings)
     world.kafka.send(topic, [{"key": b"%d" % (i % 7), "value": cluster.event("e%d" % i, "t%d" % (i % 60), score=10,
                                                                              channel="c%d" % (i % 3))} for i in range(600)])
@@ -73,11 +73,11 @@ def test_more_names_than_series_max(world):
     prefix = "nps:{%s}:" % world.namespace
     index = redis.call("SMEMBERS", prefix + "index:touchpoint")
     assert "~other" in index and len(index) <= 21
-    counts = {id_: int(redis.hash(prefix + "touchpoint:%s:5m" % id_)["n"]) for id_ in index}
+    counts = {id_: int(redis.hash(prefix + "touchpoint:%s:1h" % id_)["n"]) for id_ in index}
     assert sum(counts.values()) == 600 and counts["~other"] == 600 - sum(v for k, v in counts.items() if k != "~other")
     assert all(n == 10 for id_, n in counts.items() if id_ != "~other") and counts["~other"] >= 390
     # Roll-ups below their cap are untouched.
-    assert {id_: redis.hash(prefix + "channel:%s:5m" % id_)["n"] for id_ in ("c0", "c1", "c2")} == {
+    assert {id_: redis.hash(prefix + "channel:%s:1h" % id_)["n"] for id_ in ("c0", "c1", "c2")} == {
         "c0": "200", "c1": "200", "c2": "200"}
     _, out = world.replay(topic, redis, None, end=cluster.now_ms(), **settings)
     assert "over series_max" in out
@@ -87,14 +87,14 @@ def test_more_names_than_series_max(world):
     world.kafka.send(topic, [cluster.event("more%d" % i, "t%d" % i) for i in range(60)])
     world.caught_up(redis)
     assert set(redis.call("SMEMBERS", prefix + "index:touchpoint")) == set(index)
-    assert redis.hash(prefix + "all:all:5m")["n"] == "660"
+    assert redis.hash(prefix + "all:all:1h")["n"] == "660"
     assert consumer.stop() == 0
 
 
 def test_allow_list_makes_it_exact(world):
     """With admit.touchpoints every named touchpoint has its series, whatever else arrives first."""
     redis, topic = world.redis(), world.topic(1)
-    consumer = world.consumer(topic, redis, windows="5m/1s", minimum_n="1", series_max="3", rollups="touchpoint,all",
+    consumer = world.consumer(topic, redis, windows="1h/10s", minimum_n="1", series_max="3", rollups="touchpoint,all",
                               admit__touchpoints="a,b,c", )
     world.kafka.send(topic, [cluster.event("x%d" % i, "t%d" % i) for i in range(30)] +
                      [cluster.event("y%d" % i, name) for i, name in enumerate("abcabc")])
@@ -102,5 +102,5 @@ def test_allow_list_makes_it_exact(world):
     health = world.ledger(redis, topic, accepted=6, rejected=30)
     assert health["capped"] == "0"
     for name in "abc":
-        assert redis.hash("nps:{%s}:touchpoint:%s:5m" % (world.namespace, name))["n"] == "2"
+        assert redis.hash("nps:{%s}:touchpoint:%s:1h" % (world.namespace, name))["n"] == "2"
     assert consumer.stop() == 0
