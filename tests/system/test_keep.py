@@ -164,7 +164,7 @@ def test_damaged_snapshot(world, damages):
     """The furthest snapshot is damaged, each time in another way: the one before it is taken, and what came since is
     read from the topic, which has lost what lies before."""
     redis, topic = world.redis(), world.topic(2)
-    consumer = world.consumer(topic, redis, **OFTEN)
+    consumer = world.consumer(topic, redis, set=cluster.PATIENT, **OFTEN)
     truths = [world.simulate(topic, count=1000, seed=1).finish()]
     kept_to(world, topic)
     for number, damage in enumerate(damages, 1):
