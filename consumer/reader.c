@@ -41,7 +41,8 @@ enum {
   MEASURE_MS = 250,            /* how often the monitor is told */
   TOLD = LIVENPS_REASONS + 32, /* numbers, at most */
   VERIFY_MS =
-      3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again */
+      3000, /* so long a batch waits for its anchors to be found again; then it is dropped and read again, */
+  VERIFY_MOST_MS = 60000, /* and the next one waits twice as long, up to this */
   STEP_AGAIN_MS = 20,
   VERIFY_LEAVE_MS = 2000, /* the same when there is no later */
 };
@@ -75,6 +76,7 @@ struct livenps_reader {
   int64_t joining_since_ms;   /* no partitions were assigned yet; 0: told, or they were */
   int64_t settling_since_ms;  /* rejected records hold a commit up; 0: none do */
   int64_t verifying_since_ms; /* a check of the anchors does */
+  int64_t verify_ms;          /* how long it may */
   int64_t look_at_ms, measure_at_ms;
   uint64_t told_skips;
   bool waiting_full;
@@ -827,6 +829,8 @@ static int verify(livenps_reader *reader, livenps_error *error) {
     livenps_watch_exchange(reader->config.watch, &reader->batch);
     const bool other = any_to_drop(reader);
     if (!other && livenps_batch_verified(&reader->batch)) {
+      if (reader->verifying_since_ms)
+        reader->verify_ms = VERIFY_MS;
       reader->verifying_since_ms = 0;
       return 0;
     }
@@ -836,8 +840,14 @@ static int verify(livenps_reader *reader, livenps_error *error) {
   }
   if (!reader->verifying_since_ms)
     reader->verifying_since_ms = livenps_monotonic_ms();
-  if (last || livenps_monotonic_ms() - reader->verifying_since_ms > VERIFY_MS)
+  if (last) {
     drop(reader);
+  } else if (livenps_monotonic_ms() - reader->verifying_since_ms > reader->verify_ms) {
+    /* What is read again is checked again from the beginning: where a broker is slow, or one check takes longer for many partitions, nothing
+     * would ever be committed. */
+    reader->verify_ms = reader->verify_ms * 2 < VERIFY_MOST_MS ? reader->verify_ms * 2 : VERIFY_MOST_MS;
+    drop(reader);
+  }
   return livenps_fail(error, LIVENPS_E_LOST,
                       "kafka: whether the records that were read are still where they were is not known yet");
 }
@@ -1128,6 +1138,7 @@ int livenps_reader_open(livenps_reader **out, const livenps_reader_config *confi
   reader->clock_ms = LIVENPS_NO_CLOCK;
   reader->pause_at_ms = INT64_MAX;
   reader->wake_after_ms = STALL_MS;
+  reader->verify_ms = VERIFY_MS;
   livenps_batch_init(&reader->batch, config->admission);
   if (open_handle(reader, error)) {
     livenps_batch_free(&reader->batch);

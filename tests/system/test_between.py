@@ -1,4 +1,4 @@
-"""A static member that Kafka fences although no other process has its name: what it sent itself comes too late."""
+"""What happens on the way between an instance and its broker: answers that come late, or not at all."""
 
 import os
 import sys
@@ -54,7 +54,8 @@ def lose_session(proxy, back, program):
 @pytest.mark.parametrize("strategy,times", [pytest.param("range", 1), pytest.param("cooperative-sticky", 1, marks=pytest.mark.long),
                                             pytest.param("range", 12, marks=pytest.mark.long)])
 def test_fenced_alone(own_world, proxy, strategy, times):
-    """It joins the group again by itself and goes on, exact. Before, the first time ended the process with exit code 6."""
+    """A static member that Kafka fences although no other process has its name: what it sent itself comes too late. It joins the group
+    again by itself and goes on, exact. Before, the first time ended the process with exit code 6."""
     world, redis, topic = own_world, own_world.redis(), own_world.topic(2)
     (front, back), = world.kafka.fronts()
     alone = world.consumer(topic, redis, instance="alone", windows=WINDOWS, set={
@@ -73,3 +74,25 @@ def test_fenced_alone(own_world, proxy, strategy, times):
     assert alone.stop() == 0
     if fenced < times:
         pytest.skip("Kafka fenced it %d times only in %d lost sessions" % (fenced, 3 * times))
+
+
+def test_a_broker_that_is_slow_to_say_where_records_stand(own_world, proxy):
+    """To find the anchors of all partitions again takes longer than a batch waits for it at first. It waits longer then: were it dropped,
+    read and checked again for ever, nothing would be counted."""
+    world, redis, partitions = own_world, own_world.redis(), 130
+    topic = world.topic(partitions)
+    (front, back), = world.kafka.fronts()
+    everywhere = [{"value": cluster.event("e%d" % p), "partition": p} for p in range(partitions)]
+    first = world.consumer(topic, redis, windows=WINDOWS)
+    world.kafka.send(topic, everywhere)
+    world.caught_up(redis)
+    assert first.stop() == 0
+    for _ in range(10_000):
+        proxy.inject("delay", ("ListOffsets",), seconds=0.7)
+    consumer = world.consumer(topic, redis, windows=WINDOWS, set={"kafka.bootstrap.servers": "127.0.0.1:%d" % front})
+    world.kafka.send(topic, everywhere)
+    wait_for(lambda: world.positions(redis) == {"%s/%d" % (topic, p): 2 for p in range(partitions)}, 60, "all of it is counted")
+    proxy.clear()
+    world.caught_up(redis)
+    world.ledger(redis, topic, accepted=2 * partitions)
+    assert consumer.stop() == 0
