@@ -84,7 +84,8 @@ static int open_handle(rd_kafka_t **out, const livenps_settings *settings, const
 }
 
 static int check_topic(livenps_watch *watch, const char *topic, livenps_error *error) {
-  const int partitions = livenps_kafka_partitions(watch->rk, topic, BEGIN_MS, error);
+  const int patience_ms = (int)watch->settings->startup_timeout_ms;
+  const int partitions = livenps_kafka_partitions(watch->rk, topic, patience_ms, error);
   if (partitions < 0) {
     error->code = LIVENPS_E_STARTUP;
     return -1;
@@ -100,7 +101,7 @@ static int check_topic(livenps_watch *watch, const char *topic, livenps_error *e
   static const char *const names[] = {"cleanup.policy"};
   char *policy[1];
   livenps_error unanswered = {0};
-  if (livenps_kafka_topic_config(watch->rk, topic, names, 1, policy, 2000, &unanswered)) {
+  if (livenps_kafka_topic_config(watch->rk, topic, names, 1, policy, patience_ms, &unanswered)) {
     livenps_log(LIVENPS_WARN, "watch", "topic %s: whether it is compacted is unknown (%s)", topic,
                 unanswered.text);
     return 0;

@@ -267,7 +267,8 @@ static int prepare(published *publication, const livenps_settings *settings, liv
   rd_kafka_t *rk = livenps_sender_handle(publication->sender);
   if (livenps_kafka_reach(rk, settings, (int)settings->startup_timeout_ms, error))
     return -1;
-  const int partitions = livenps_kafka_partitions(rk, publication->topic, ANSWER_MS, error);
+  const int partitions =
+      livenps_kafka_partitions(rk, publication->topic, (int)settings->startup_timeout_ms, error);
   if (partitions < 0)
     return -1;
   if (!partitions)

@@ -193,7 +193,8 @@ static int connect_to(simulated_run *simulation, const livenps_settings *setting
   rd_kafka_t *rk = livenps_sender_handle(simulation->sender);
   if (livenps_kafka_reach(rk, settings, (int)settings->startup_timeout_ms, error))
     return -1;
-  const int partitions = livenps_kafka_partitions(rk, options->topic, ANSWER_MS, error);
+  const int partitions =
+      livenps_kafka_partitions(rk, options->topic, (int)settings->startup_timeout_ms, error);
   if (partitions < 0)
     return -1;
   if (!partitions)
