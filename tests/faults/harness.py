@@ -348,7 +348,13 @@ class Stage:
             row.note("%d records stand in the topic twice, so that it is not what its publisher was told" % doubled)
         elif self.truths and not gap and not self.beside:
             # Every field, window, rank, verdict and index against what the publisher was told is acknowledged.
-            self.world.equal(self.redis, cluster.add_truths(*self.truths), windows=WINDOWS_TEXT, minimum_n=1)
+            truth = cluster.add_truths(*self.truths)
+            try:
+                self.world.equal(self.redis, truth, windows=WINDOWS_TEXT, minimum_n=1)
+            except AssertionError as error:
+                held = sum(not record[3].startswith(b"not an event") for record in self.reader.raw)
+                raise AssertionError("%s\nThe publisher was told of %d events, the topic holds %d" % (
+                    error, cluster.events_of(truth), held)) from None
         records = list(self.reader.raw)
         if len(records) <= BRUTE_FORCE_RECORDS and not gap:
             taken = wait_for(lambda: recounted.picture(self.redis, self.world.namespace, WINDOWS), 20,
