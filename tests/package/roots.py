@@ -2,6 +2,7 @@
 ${LIVENPS_CACHE:-~/.cache/livenps}; and systemd booted in one, with the network of this machine."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -84,7 +85,16 @@ class Booted:
     def _leader(self):
         assert self.program.running(), "systemd-nspawn ended: " + self.program.log()[-2000:]
         with open("/proc/%d/task/%d/children" % (self.program.pid, self.program.pid)) as f:
-            return next((int(child) for child in f.read().split()), None)
+            return next((int(child) for child in f.read().split() if self._is_first(child)), None)
+
+    @staticmethod
+    def _is_first(child):
+        """The first process of its own namespace: before it there is another child, which makes it and ends."""
+        try:
+            with open("/proc/%s/status" % child) as f:
+                return re.search(r"^NSpid:\s+\d+\s+1$", f.read(), re.M)
+        except OSError:
+            return None
 
     def run(self, *command, check=True, input=None, timeout=600):
         enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"]
