@@ -1,27 +1,17 @@
 """What the tests of the documents share: one Kafka and one Redis."""
 
 import os
-import random
 import shutil
-import socket
 import subprocess
+import sys
 import tempfile
 
 import pytest
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
 
-
-def free_port():
-    """Below the kernel's range for outgoing connections, so that none of them takes it before the server does."""
-    for port in random.SystemRandom().sample(range(20000, 32000), 500):
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-    raise AssertionError("no free port on 127.0.0.1")
+from cluster import free_port  # noqa: E402
 
 
 @pytest.fixture(scope="session")
